@@ -1,0 +1,1 @@
+"""The nouns. Frozen where they travel, declared once, no I/O."""

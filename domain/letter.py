@@ -1,0 +1,24 @@
+"""Letters: how shards talk, and the only way."""
+
+from typing import Any
+
+import msgspec
+
+
+class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """From one person to another: `claim`, `handover`, `forward`. `seq` rises per (from, to).
+
+    `sender` and `to` are person keys ("u:ann", "a:1f3c"). `body` depends on the kind and is itself versioned.
+    """
+
+    kind: str
+    sender: str
+    to: str
+    seq: int
+    body: dict[str, Any] = {}
+    id: str = ""
+    v: int = 1
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Letter).decode

@@ -1,0 +1,52 @@
+"""Models as they travel: plain numbers, never pickles."""
+
+import math
+
+import msgspec
+
+
+class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How good a model is, measured before it learned each example (progressive)."""
+
+    examples: int = 0
+    positives: int = 0
+    log_loss: float = 0.0
+    base_log_loss: float = 0.0
+    roc_auc: float = 0.5
+    drifts: int = 0
+
+
+class Model(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A logistic model over standardised features: p = sigmoid(intercept + sum weight * (x - mean) / scale).
+
+    `version` counts publications; `hash` is of the numbers alone. A feature that is missing counts as 0.
+
+    >>> Model(kind="propensity", version=1, hash="h", weights={"pages": 1.0}, means={"pages": 3.0},
+    ...     scales={"pages": 2.0}, intercept=0.0).predict({"pages": 3.0})
+    0.5
+    """
+
+    kind: str
+    version: int
+    hash: str
+    weights: dict[str, float]
+    means: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    intercept: float = 0.0
+    quality: Quality = Quality()
+    at: int = 0
+    v: int = 1
+
+    def predict(self, features: dict[str, float]) -> float:
+        """The probability, between 0 and 1."""
+        total = self.intercept
+        for name, weight in self.weights.items():
+            scale = self.scales.get(name, 1.0)
+            if scale > 0:
+                total += weight * (features.get(name, 0.0) - self.means.get(name, 0.0)) / scale
+        total = max(-35.0, min(35.0, total))
+        return 1.0 / (1.0 + math.exp(-total))
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Model).decode

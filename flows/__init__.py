@@ -1,0 +1,1 @@
+"""One file, one running dataflow: a picture, then a paragraph per arrow."""

@@ -1,0 +1,1 @@
+"""What is remembered of one person, and the shard that remembers it."""

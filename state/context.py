@@ -1,0 +1,92 @@
+"""What a step is given besides the person and the event, and what may happen to a person."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from domain.action import Move
+from domain.effect import Effect
+from domain.event import Event
+from domain.letter import Letter
+from domain.model import Model
+from state.person import Person
+from state.rules import Rules
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A timer of a person has come: `kind` and `id` as it was set, `due` in ms. Steps see it like an event."""
+
+    kind: str
+    id: str
+    due: int
+
+    @property
+    def name(self) -> str:
+        """No condition counts timers."""
+        return ""
+
+
+Happening = Event | Due | Letter
+
+
+class Context:
+    """The circumstances of one happening, the same for every step.
+
+    `now` is the shard's clock in ms: the log time of what was read, never the wall clock. `event_time` is when the
+    event happened at its source (never later than `now`). `origin` names the happening; `id(step)` gives the
+    next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true while
+    recorded days are being read.
+    """
+
+    __slots__ = ("_counts", "event_time", "history", "model", "moves", "now", "offset", "origin", "partition",
+                 "proposals", "rules", "stream")
+
+    def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
+        self.partition = partition
+        self.rules = rules
+        self.model = model
+        self.now = 0
+        self.event_time = 0
+        self.origin = ""
+        self.stream = ""
+        self.offset = 0
+        self.history = False
+        self.moves: list[Move] = []
+        self.proposals: list[Any] = []
+        self._counts: Counter[str] = Counter()
+
+    def begin(self, origin: str, now: int, event_time: int) -> None:
+        """Turn to the next happening."""
+        self.origin, self.now, self.event_time = origin, now, event_time
+        if self.moves:
+            self.moves = []
+        if self.proposals:
+            self.proposals = []
+        if self._counts:
+            self._counts.clear()
+
+    def id(self, step: str) -> str:
+        """The next effect id of `step` within this happening."""
+        n = self._counts[step]
+        self._counts[step] = n + 1
+        return f"{self.origin}-{step}-{n}"
+
+
+class Step(Protocol):
+    """The shape of a verb: it changes the person in place and says what should be done outside."""
+
+    def __call__(self, person: Person, event: Happening, context: Context) -> Sequence[Effect]: ...
+
+
+class Unreadable(ValueError):
+    """An event that cannot be folded: raised before anything was changed. It names the field and the reason.
+
+    >>> str(Unreadable("properties.price", "should be a number, is 'abc'"))
+    "properties.price: should be a number, is 'abc'"
+    """
+
+    def __init__(self, field: str, reason: str, kind: str = "unreadable") -> None:
+        super().__init__(f"{field}: {reason}")
+        self.kind = kind

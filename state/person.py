@@ -1,0 +1,285 @@
+"""A person: everything the engine remembers of one human being, as one value.
+
+    Person ── facets: origin -> Facts      what was learned under one id (mergeable, undoable)
+          ├── session, cart                what is open right now (moves along on login)
+          ├── segments, said, armed        where they belong, what was said to them
+          └── timers, seen, links          what is due, what was already folded, who else they are
+
+The structs are mutable because the shard folds in place; every other user treats them as values. All are bounded
+in size (the limits stand beside the fields). All times are ms since 1970, all money is integer minor units.
+"""
+
+import msgspec
+
+
+class Count(msgspec.Struct, array_like=True):
+    """How often, first when, last when."""
+
+    n: int = 0
+    first_at: int = 0
+    last_at: int = 0
+
+
+class ProductSeen(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A product this person looked at: the latest view and how many."""
+
+    product_id: str
+    name: str = ""
+    category: str = ""
+    brand: str = ""
+    price: int = 0
+    url: str = ""
+    image_url: str = ""
+    views: int = 0
+    at: int = 0
+
+
+class Search(msgspec.Struct, array_like=True):
+    """What they searched for, and when."""
+
+    query: str
+    at: int
+
+
+class Order(msgspec.Struct, array_like=True, omit_defaults=True):
+    """One order, in the shop's currency. `value` is what was paid for goods; `refunded` of it came back."""
+
+    order_id: str
+    at: int
+    value: int = 0
+    currency: str = ""
+    items: int = 0
+    offline: bool = False
+    refunded: int = 0
+    cancelled: bool = False
+    products: tuple[str, ...] = ()
+
+
+class Trait(msgspec.Struct, array_like=True):
+    """The latest value of a trait; the later one wins, then the greater message id."""
+
+    at: int
+    value: str | int | float | bool | None
+
+
+class Source(msgspec.Struct, array_like=True):
+    """Where a visit came from."""
+
+    source: str = ""
+    medium: str = ""
+    campaign: str = ""
+    at: int = 0
+
+
+MAX_COUNTS = 64
+MAX_PRODUCTS = 20
+MAX_CATEGORIES = 20
+MAX_SEARCHES = 10
+MAX_ORDERS = 20
+MAX_TRAITS = 64
+MAX_CART_ITEMS = 100
+MAX_SEEN = 2_500
+SEEN_FOR = 48 * 3_600_000
+MAX_TEXT = 256
+
+
+class Facts(msgspec.Struct, omit_defaults=True):
+    """What was learned under one id. `version` rises with every fold; of two versions the higher one is kept.
+
+    `revenue` is net of refunds and cancellations. The lists hold the newest entries, newest last.
+    """
+
+    version: int = 0
+    first_seen: int = 0
+    last_seen: int = 0
+    sessions: int = 0
+    pages: int = 0
+    counts: dict[str, Count] = {}
+    products: list[ProductSeen] = []
+    categories: dict[str, int] = {}
+    searches: list[Search] = []
+    orders: list[Order] = []
+    order_count: int = 0
+    revenue: int = 0
+    first_order_at: int = 0
+    last_order_at: int = 0
+    offline_orders: int = 0
+    refunds: int = 0
+    traits: dict[str, Trait] = {}
+    country: str = ""
+    device: str = ""
+    locale: str = ""
+    timezone: str = ""
+    first_source: Source | None = None
+    last_source: Source | None = None
+    consent: dict[str, Trait] = {}
+
+
+class Session(msgspec.Struct, omit_defaults=True):
+    """The visit that is open: it ends 30 minutes after its last event, or when a new campaign source starts another.
+
+    `snapshot` holds the features at one moment of the visit, chosen evenly among its events and reproducibly
+    (`snapshot_at`, ms); it becomes an outcome when the label is known.
+    """
+
+    id: str
+    started_at: int
+    last_at: int
+    anonymous_id: str = ""
+    first_visit: bool = False
+    pages: int = 0
+    events: int = 0
+    products: int = 0
+    added: int = 0
+    searches: int = 0
+    exits: int = 0
+    landing_page: str = ""
+    referrer: str = ""
+    source: str = ""
+    device: str = ""
+    country: str = ""
+    ordered: bool = False
+    snapshot: dict[str, float] = {}
+    snapshot_at: int = 0
+    snapshot_score: float | None = None
+    snapshot_model: str = ""
+    snapshots: int = 0
+    labelled: bool = False
+
+
+class CartItem(msgspec.Struct, array_like=True, omit_defaults=True):
+    """One line of a cart; `price` is of one piece."""
+
+    quantity: int
+    price: int = 0
+    name: str = ""
+    category: str = ""
+    at: int = 0
+
+
+class Cart(msgspec.Struct, omit_defaults=True):
+    """The cart as it stands; empty after an order."""
+
+    cart_id: str = ""
+    items: dict[str, CartItem] = {}
+    currency: str = ""
+    created_at: int = 0
+    updated_at: int = 0
+    checkout_at: int = 0
+
+    @property
+    def value(self) -> int:
+        """What the goods cost, in minor units.
+
+        >>> Cart(items={"p": CartItem(quantity=2, price=450)}).value
+        900
+        """
+        return sum(item.quantity * item.price for item in self.items.values())
+
+
+class Said(msgspec.Struct, array_like=True):
+    """How often a campaign was shown to (or reserved for) this person."""
+
+    total: int = 0
+    last_at: int = 0
+    session: str = ""
+    in_session: int = 0
+    day: int = 0
+    in_day: int = 0
+
+
+class Reserved(msgspec.Struct, array_like=True):
+    """A send that was decided and not yet seen to be shown; released when it expires."""
+
+    action_id: str
+    campaign: str
+    until: int
+    anonymous_id: str = ""
+
+
+class Armed(msgspec.Struct, array_like=True):
+    """What the browser holds ready. `content_key` tells whether what would be shown has changed."""
+
+    campaign: str
+    action_id: str
+    content_key: str
+    until: int
+    anonymous_id: str = ""
+
+
+class Decision(msgspec.Struct, array_like=True):
+    """The last words about a campaign, kept for `attimo explain`: what, when, and why."""
+
+    at: int
+    kind: str
+    reason: str
+    detail: str = ""
+    action_id: str = ""
+
+
+class Link(msgspec.Struct, array_like=True):
+    """Another id of the same person: `claimed` (asked), `joined` (answered)."""
+
+    state: str
+    at: int
+
+
+class Mail(msgspec.Struct, array_like=True):
+    """The last letter sequence sent to and received from another person."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Person(msgspec.Struct, omit_defaults=True):
+    """One person. `id` is the person key: "u:" + user_id where known, else "a:" + anonymous_id.
+
+    `alias_of` is set when these facts moved to a known person: from then on, records are forwarded there.
+    `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
+    """
+
+    id: str
+    v: int = 1
+    facets: dict[str, Facts] = {}
+    session: Session | None = None
+    cart: Cart | None = None
+    segments: dict[str, int] = {}
+    band: str = ""
+    score: float | None = None
+    said: dict[str, Said] = {}
+    reserved: list[Reserved] = []
+    armed: dict[str, Armed] = {}
+    decisions: dict[str, Decision] = {}
+    timers: dict[str, int] = {}
+    seen: bytes = b""
+    links: dict[str, Link] = {}
+    mail: dict[str, Mail] = {}
+    alias_of: str = ""
+    bot: bool = False
+
+    def own(self) -> Facts:
+        """The facet of the person's own id, made when first asked for."""
+        facts = self.facets.get(self.id)
+        if facts is None:
+            facts = self.facets[self.id] = Facts()
+        return facts
+
+
+def person_key(user_id: str | None, anonymous_id: str | None) -> str:
+    """The person key: who this is about; empty when nobody is named.
+
+    >>> person_key("ann", "x"), person_key(None, "x"), person_key(None, None)
+    ('u:ann', 'a:x', '')
+    """
+    if user_id:
+        return "u:" + user_id
+    return "a:" + anonymous_id if anonymous_id else ""
+
+
+def routing_key(person: str) -> bytes:
+    """The record key of a person: the id without its prefix, as the shop's producers write it.
+
+    >>> routing_key("u:ann")
+    b'ann'
+    """
+    return person[2:].encode()

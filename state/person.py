@@ -21,7 +21,10 @@ class Count(msgspec.Struct, array_like=True):
 
 
 class ProductSeen(msgspec.Struct, array_like=True, omit_defaults=True):
-    """A product this person looked at: the latest view and how many."""
+    """A product this person looked at: the latest view and how many.
+
+    `price` is in the shop's currency, unless `currency` names another one that has no rate.
+    """
 
     product_id: str
     name: str = ""
@@ -32,6 +35,7 @@ class ProductSeen(msgspec.Struct, array_like=True, omit_defaults=True):
     image_url: str = ""
     views: int = 0
     at: int = 0
+    currency: str = ""
 
 
 class Search(msgspec.Struct, array_like=True):
@@ -42,7 +46,10 @@ class Search(msgspec.Struct, array_like=True):
 
 
 class Order(msgspec.Struct, array_like=True, omit_defaults=True):
-    """One order, in the shop's currency. `value` is what was paid for goods; `refunded` of it came back."""
+    """One order, in the shop's currency. `value` is what was paid for goods; `refunded` of it came back.
+
+    `currency` is set only when it is another one that has no rate: such a value is kept, and not summed.
+    """
 
     order_id: str
     at: int
@@ -56,10 +63,11 @@ class Order(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Trait(msgspec.Struct, array_like=True):
-    """The latest value of a trait; the later one wins, then the greater message id."""
+    """The latest value of a trait; the later one wins, then the greater mark (a checksum of the message id)."""
 
     at: int
     value: str | int | float | bool | None
+    mark: int = 0
 
 
 class Source(msgspec.Struct, array_like=True):
@@ -81,12 +89,17 @@ MAX_CART_ITEMS = 100
 MAX_SEEN = 2_500
 SEEN_FOR = 48 * 3_600_000
 MAX_TEXT = 256
+MAX_FACETS = 32
+MAX_OLDER_ORDERS = 200
+MAX_CONSENT = 32
 
 
 class Facts(msgspec.Struct, omit_defaults=True):
     """What was learned under one id. `version` rises with every fold; of two versions the higher one is kept.
 
-    `revenue` is net of refunds and cancellations. The lists hold the newest entries, newest last.
+    `revenue` is net of refunds and cancellations, `order_count` is without cancelled orders, offline ones included.
+    The lists hold the newest entries, newest last. `older_orders` holds 8-byte hashes of the order ids that are no
+    longer in the list, oldest first, so that none of them is counted twice.
     """
 
     version: int = 0
@@ -113,13 +126,15 @@ class Facts(msgspec.Struct, omit_defaults=True):
     first_source: Source | None = None
     last_source: Source | None = None
     consent: dict[str, Trait] = {}
+    older_orders: bytes = b""
 
 
 class Session(msgspec.Struct, omit_defaults=True):
     """The visit that is open: it ends 30 minutes after its last event, or when a new campaign source starts another.
 
     `snapshot` holds the features at one moment of the visit, chosen evenly among its events and reproducibly
-    (`snapshot_at`, ms); it becomes an outcome when the label is known.
+    (`snapshot_at`, ms; `snapshots` moments were offered so far); it becomes an outcome when the label is known.
+    `labelled` says that the outcome was emitted: there is never a second one.
     """
 
     id: str
@@ -145,16 +160,20 @@ class Session(msgspec.Struct, omit_defaults=True):
     snapshot_model: str = ""
     snapshots: int = 0
     labelled: bool = False
+    medium: str = ""
+    campaign: str = ""
+    ordered_at: int = 0
 
 
 class CartItem(msgspec.Struct, array_like=True, omit_defaults=True):
-    """One line of a cart; `price` is of one piece."""
+    """One line of a cart; `price` is of one piece, in the shop's currency unless `currency` names one with no rate."""
 
     quantity: int
     price: int = 0
     name: str = ""
     category: str = ""
     at: int = 0
+    currency: str = ""
 
 
 class Cart(msgspec.Struct, omit_defaults=True):
@@ -169,12 +188,12 @@ class Cart(msgspec.Struct, omit_defaults=True):
 
     @property
     def value(self) -> int:
-        """What the goods cost, in minor units.
+        """What the goods cost, in minor units of the shop's currency.
 
-        >>> Cart(items={"p": CartItem(quantity=2, price=450)}).value
+        >>> Cart(items={"p": CartItem(quantity=2, price=450), "q": CartItem(1, 7, currency="XXX")}).value
         900
         """
-        return sum(item.quantity * item.price for item in self.items.values())
+        return sum([item.quantity * item.price for item in self.items.values() if not item.currency])
 
 
 class Said(msgspec.Struct, array_like=True):
@@ -231,11 +250,12 @@ class Mail(msgspec.Struct, array_like=True):
     received: int = 0
 
 
-class Person(msgspec.Struct, omit_defaults=True):
+class Person(msgspec.Struct, omit_defaults=True, dict=True):
     """One person. `id` is the person key: "u:" + user_id where known, else "a:" + anonymous_id.
 
     `alias_of` is set when these facts moved to a known person: from then on, records are forwarded there.
     `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
+    (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
     """
 
     id: str

@@ -1,5 +1,7 @@
 """Effects: what a step wants done outside the shard. They go through the outbox, in order, and each has one id."""
 
+from typing import NamedTuple
+
 from domain import action, letter, outcome, reject
 from domain.streams import ACTIONS, LETTERS, OUTCOMES, REJECTS
 
@@ -21,3 +23,29 @@ def stream_of(effect: Effect) -> str:
     if isinstance(effect, reject.Reject):
         return REJECTS
     return ACTIONS
+
+
+def kind_of(effect: Effect) -> tuple[str, str]:
+    """What an effect is counted as: its kind, and the reason of a hold.
+
+    >>> kind_of(letter.Letter(kind="claim", sender="u:a", to="a:x", seq=1))
+    ('letter', '')
+    """
+    if isinstance(effect, action.Hold):
+        return "hold", effect.because.reason
+    return type(effect).__name__.lower(), ""
+
+
+class Row(NamedTuple):
+    """One effect in the outbox. `seq` rises over the whole store (0 until committed); `at` is the clock that caused it.
+
+    `history` is 1 for what recorded days caused. `body` is the effect as JSON.
+    """
+
+    seq: int
+    id: str
+    stream: str
+    key: bytes
+    at: int
+    history: int
+    body: bytes

@@ -37,11 +37,11 @@ class Context:
     `now` is the shard's clock in ms: the log time of what was read, never the wall clock. `event_time` is when the
     event happened at its source (never later than `now`). `origin` names the happening; `id(step)` gives the
     next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true while
-    recorded days are being read.
+    recorded days are being read. `letters` counts the letters the shard has sent: who writes one raises it first.
     """
 
-    __slots__ = ("_counts", "event_time", "history", "model", "moves", "now", "offset", "origin", "partition",
-                 "proposals", "rules", "stream")
+    __slots__ = ("_counts", "event_time", "history", "letters", "model", "moves", "now", "offset", "origin",
+                 "partition", "proposals", "rules", "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -53,6 +53,7 @@ class Context:
         self.stream = ""
         self.offset = 0
         self.history = False
+        self.letters = 0
         self.moves: list[Move] = []
         self.proposals: list[Any] = []
         self._counts: Counter[str] = Counter()

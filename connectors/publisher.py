@@ -1,0 +1,182 @@
+"""The publisher: takes effects out of the outbox to Redis and to the log, in order, and says what has arrived.
+
+    rows ──▶ Redis   MULTI { HSET armed:… ; PEXPIRE ; PUBLISH onsite:… }   send, arm, disarm that are not stale
+         └─▶ log     actions, letters, outcomes, rejects
+
+A row counts as sent when both have it. While Redis is away rows wait here (they are in the outbox too) and go out when
+it is back, unless they have become stale by then. Every effect may go out twice after a crash, with the same id.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import redis
+
+from connectors import metrics
+from connectors.log import Log, Ticket
+from domain import action as actions
+from domain.action import Arm, Disarm, Send, armed_key, channel, published
+from domain.effect import Row
+from domain.record import Outgoing
+from domain.streams import ACTIONS, PEOPLE
+
+RETRY = 0.2
+REBUILD = 200_000
+"""At most so many of the latest actions are read to fill a Redis that has come back empty."""
+
+_ONSITE = (b'{"type":"send"', b'{"type":"arm"', b'{"type":"disarm"')
+_encode = msgspec.json.Encoder().encode
+
+
+class Publisher:
+    """One worker's way out. `wall` gives the wall clock in ms: staleness is measured against it."""
+
+    def __init__(self, log: Log, url: str, shop: str, wall: Callable[[], int]) -> None:
+        self._log = log
+        self._shop = shop
+        self._wall = wall
+        self._redis = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1)
+        self._waiting: list[Row] = []
+        self._retry_at = 0.0
+        self._tickets: list[tuple[Ticket, list[int]]] = []
+        self._half: set[int] = set()
+        self._sent: list[int] = []
+        self._known: set[int] = set()
+        self._filled = False
+
+    def send(self, rows: Sequence[Row]) -> None:
+        """Take rows out, in order. Never raises for a Redis that is away; LogError when the log refuses."""
+        rows = [row for row in rows if row.seq not in self._known]
+        if not rows:
+            return
+        self._known.update(row.seq for row in rows)
+        onsite = [row for row in rows if row.stream == ACTIONS and row.body.startswith(_ONSITE)]
+        feedback: list[Outgoing] = []
+        if onsite:
+            # Half sent: Redis has it or will have it; the other half is the log.
+            self._half.update(row.seq for row in onsite)
+            if self._waiting:
+                self._waiting += onsite
+            else:
+                feedback = self._to_redis(onsite)
+        outgoing = [Outgoing(row.stream, row.key, row.body, None, row.at) for row in rows]
+        self._tickets.append((self._log.begin([*outgoing, *feedback]), [row.seq for row in rows]))
+
+    def _to_redis(self, rows: list[Row]) -> list[Outgoing]:
+        """Publish rows in one MULTI; what is stale is held, and said so to `people`. Rows wait when Redis is away."""
+        now, held = self._wall(), []
+        try:
+            if not self._filled:
+                self._fill()
+            pipe = self._redis.pipeline(transaction=True)
+            for row in rows:
+                action = actions.decode(row.body)
+                if isinstance(action, Disarm):
+                    pipe.hdel(armed_key(self._shop, action.anonymous_id), action.campaign)
+                elif isinstance(action, Send | Arm):
+                    if action.not_after <= now:
+                        held.append((row, action))
+                        continue
+                else:
+                    continue
+                self._one(pipe, action, now)
+            if len(pipe):
+                pipe.execute()
+        except (redis.RedisError, OSError):
+            self._waiting += rows
+            self._retry_at = time.monotonic() + RETRY
+            self._filled = False
+            return []
+        done = self._wall()
+        for row in rows:
+            self._half.discard(row.seq)
+            if not row.history:
+                metrics.LATENCY.observe(max(0, done - row.at) / 1000)
+        if held:
+            metrics.STALE.inc(len(held))
+        return [_held(row, action) for row, action in held if isinstance(action, Send) and not row.history]
+
+    def _one(self, pipe: "redis.client.Pipeline", action: Send | Arm | Disarm, now: int) -> None:
+        plain = published(action, self._shop, now)
+        text = _encode(plain)
+        if not isinstance(action, Disarm):
+            key = armed_key(self._shop, action.anonymous_id)
+            pipe.hset(key, action.campaign, text)
+            pipe.pexpire(key, max(1, action.not_after - now), nx=True)
+            pipe.pexpire(key, max(1, action.not_after - now), gt=True)
+        pipe.publish(channel(self._shop, action.anonymous_id), text)
+
+    def _fill(self) -> None:
+        """Redis is new to us: if it has come back empty, put the armed sets there again, from the log of actions."""
+        if self._redis.set(f"attimo:{self._shop}:filled", self._wall(), nx=True):
+            now, latest = self._wall(), dict[tuple[str, str], Send | Arm]()
+            places = [(ACTIONS, p) for p in range(self._log.partitions)]
+            ends = self._log.ends(places)
+            reader = self._log.reader(places, {place: max(-1, end - REBUILD) for place, end in ends.items()})
+            try:
+                while found := reader.poll(1000, 0.0):
+                    for record in found:
+                        if not record.value.startswith(_ONSITE):
+                            continue
+                        action = actions.decode(record.value)
+                        if isinstance(action, Send | Arm) and action.not_after > now:
+                            latest[action.anonymous_id, action.campaign] = action
+                        elif isinstance(action, Disarm):
+                            latest.pop((action.anonymous_id, action.campaign), None)
+            finally:
+                reader.close()
+            pipe = self._redis.pipeline(transaction=False)
+            for action in latest.values():
+                key = armed_key(self._shop, action.anonymous_id)
+                pipe.hset(key, action.campaign, _encode(published(action, self._shop, now)))
+                pipe.pexpire(key, action.not_after - now, nx=True)
+                pipe.pexpire(key, action.not_after - now, gt=True)
+            if latest:
+                pipe.execute()
+        self._filled = True
+
+    def retry(self) -> None:
+        """Try again what waits for Redis; cheap when nothing does."""
+        if self._waiting and time.monotonic() >= self._retry_at:
+            rows, self._waiting = self._waiting, []
+            if feedback := self._to_redis(rows):
+                self._log.append(feedback)
+
+    def acknowledged(self) -> list[int]:
+        """The outbox rows that have arrived everywhere since the last call; LogError when the log lost one."""
+        if self._tickets:
+            still = []
+            for ticket, seqs in self._tickets:
+                if ticket.done():
+                    self._sent += seqs
+                else:
+                    still.append((ticket, seqs))
+            self._tickets = still
+        if not self._sent:
+            return []
+        if not self._half:
+            done, self._sent = self._sent, []
+        else:
+            done = [seq for seq in self._sent if seq not in self._half]
+            self._sent = [seq for seq in self._sent if seq in self._half]
+        self._known.difference_update(done)
+        return done
+
+    def pending(self) -> int:
+        """Rows that are out and not acknowledged."""
+        return len(self._known)
+
+    def close(self) -> None:
+        self._redis.close()
+
+
+def _held(row: Row, action: Send) -> Outgoing:
+    """Feedback: a decision was not carried out because it came too late. Recognised when it is written again."""
+    about = {"userId": action.person[2:]} if action.person.startswith("u:") else {"anonymousId": action.person[2:]}
+    event = {
+        "type": "track", "event": "Offer Held", "messageId": f"held-{action.id}", **about,
+        "properties": {"action_id": action.id, "campaign": action.campaign, "reason": "stale"},
+    }
+    return Outgoing(PEOPLE, row.key, _encode(event))
+

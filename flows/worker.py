@@ -1,0 +1,260 @@
+"""What one worker of the on-site flow holds, and the three things it does. `flows/adapter.py` hands them to Bytewax.
+
+    Worker.read()     the log, the models, the playbook  ->  work by shard
+    Worker.apply()    one shard's work                   ->  staged in memory
+    Worker.publish()  one commit for all shards touched, then Redis and the log
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from connectors import metrics, valkey
+from connectors.log import Log, Reader
+from connectors.open_log import open_log
+from connectors.playbook_folder import Watcher
+from connectors.publisher import Publisher
+from domain import model as models
+from domain.failpoint import failpoint
+from domain.model import Model
+from domain.record import Record
+from domain.settings import Settings
+from domain.streams import MODELS, SHARD_INPUT
+from state.context import Step
+from state.rules import Rules, compile_rules
+from state.shard import Shard
+from state.store import Batch
+from state.store_sqlite import SqliteStore
+
+LIMIT = 1_000
+"""Records read at a time."""
+WAIT = 0.005
+"""Seconds a worker sleeps at most without looking at the clock."""
+ELSEWHERE = 250
+"""How often (ms) a shard that lives in another process is offered a tick."""
+
+logger = structlog.get_logger()
+Work = tuple[int, list[Record], int]
+"""(partition, records in order, tick or 0): plain, so that it crosses processes."""
+
+
+def shard_key(partition: int) -> str:
+    """The Bytewax key of a shard.
+
+    >>> shard_key(7)
+    's07'
+    """
+    return f"s{partition:02d}"
+
+
+def store_path(settings: Settings) -> Path:
+    """The store's file."""
+    return Path(settings.data) / "store" / "store.db"
+
+
+def wall() -> int:
+    """The wall clock in ms. Only the edge of the flow asks for it."""
+    return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """Shards, store, log, Redis, playbook and model of one worker thread."""
+
+    def __init__(self, settings: Settings, steps: Sequence[Step], clock: Callable[[], int] = wall) -> None:
+        self.settings = settings
+        self.steps = steps
+        self.wall = clock
+        self.log: Log = open_log(settings)
+        self.store = SqliteStore(store_path(settings), settings.partitions, settings.log_sync)
+        self.publisher = Publisher(self.log, valkey.url(settings), settings.shop, clock)
+        self.shards: dict[int, Shard] = {}
+        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.watcher = Watcher(Path(settings.playbook))
+        self.rules = self._rules()
+        self.model = pinned(settings)
+        self._touched: dict[int, None] = {}
+        self._soonest: int | None = None
+        self._soonest_known = False
+        self._quiet = 0
+
+    def _rules(self) -> Rules:
+        rules = compile_rules(self.watcher.first())
+        self.store.keep("playbook", rules.hash, rules.source)
+        return rules
+
+    def own(self, partitions: Sequence[int]) -> None:
+        """Take these shards over: load where they stand, and send what their last owner could not."""
+        fresh = [p for p in partitions if p not in self.shards]
+        if not fresh:
+            return
+        self.store.claim([*self.shards, *fresh], self.owner)
+        hot = max(100, self.settings.hot_persons // max(1, len(self.shards) + len(fresh)))
+        for partition in fresh:
+            self.shards[partition] = Shard(partition, self.store, self.steps, self.settings.partitions, hot)
+        self.publisher.send(self.store.outbox())
+        self._soonest_known = False
+
+    # -- read --------------------------------------------------------------------------------------------------
+
+    def reader(self, partitions: Sequence[int]) -> Reader:
+        """A reader of everything these shards need, from where they stand."""
+        places = [(stream, p) for stream in SHARD_INPUT for p in partitions]
+        heads = {p: self.shards[p].head if p in self.shards else self.store.head(p) for p in partitions}
+        start = {(stream, p): heads[p].positions[stream] for stream, p in places if stream in heads[p].positions}
+        history = {(stream, p): heads[p].history[stream] for stream, p in places if stream in heads[p].history}
+        return self.log.reader([*places, (MODELS, 0)], start, history)
+
+    def read(self, reader: Reader, partitions: Sequence[int]) -> list[tuple[str, Work]]:
+        """What there is to do now: sleeps until there is something, or until a timer comes due."""
+        soonest = self._soonest_due()
+        wait = WAIT
+        if soonest is not None:
+            wait = min(WAIT, max(0.0, (soonest - self.wall()) / 1000))
+        records = reader.poll(LIMIT, wait)
+        work: dict[int, list[Record]] = {}
+        for record in records:
+            if record.stream == MODELS:
+                self._learned(record)
+            elif (found := work.get(record.partition)) is not None:
+                found.append(record)
+            else:
+                work[record.partition] = [record]
+        now = reader.polled_at()
+        ticks = self._ticks(reader, partitions, now, soonest)
+        if records:
+            self._quiet = 0
+        else:
+            self._rest()
+        if work or ticks:
+            return [(shard_key(p), (p, work.get(p, []), ticks.get(p, 0))) for p in {**work, **ticks}]
+        return []
+
+    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int, soonest: int | None) -> dict[int, int]:
+        """The shards whose clock should move on its own: something is due, and everything before it has been read."""
+        if soonest is None or soonest > now:
+            return {}
+        ticks = {}
+        for partition in partitions:
+            shard = self.shards.get(partition)
+            due = now - now % ELSEWHERE if shard is None else shard.next_due()
+            if due is not None and due <= now and reader.caught_up(partition) and not (shard and shard.head.history):
+                ticks[partition] = now
+        if not ticks:
+            self._soonest_known = False
+        return ticks
+
+    def _soonest_due(self) -> int | None:
+        if not self._soonest_known:
+            dues = [due for shard in self.shards.values()
+                    if not shard.head.history and (due := shard.next_due()) is not None]
+            self._soonest = min(dues, default=None)
+            self._soonest_known = True
+        return self._soonest
+
+    def _learned(self, record: Record) -> None:
+        if self.settings.pinned_model:
+            return
+        model = models.decode(record.value)
+        if model.kind == "propensity":
+            self.store.keep("model", model.hash, record.value)
+            self.model = model
+            metrics.learned(model)
+
+    def _rest(self) -> None:
+        """Nothing was read: time for the playbook, for what waits, for house-keeping."""
+        self._quiet += 1
+        self.publisher.retry()
+        if self._quiet % 16 == 1:
+            self.look_at_playbook()
+            if sent := self.publisher.acknowledged():
+                self.store.commit(Batch(), sent)
+            metrics.OUTBOX.set(self.publisher.pending())
+            if self.model is not None:
+                metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
+        if self._quiet % 256 == 64:
+            self.store.tidy(idle=True)
+
+    def look_at_playbook(self) -> None:
+        """Swap the playbook whole, between two batches, when the folder has changed; a broken one is not taken."""
+        changed = self.watcher.poll(time.monotonic())
+        if changed is not None:
+            self.rules = compile_rules(changed)
+            self.store.keep("playbook", self.rules.hash, self.rules.source)
+            logger.info("playbook", version=self.rules.hash[:12])
+
+    # -- apply -------------------------------------------------------------------------------------------------
+
+    def apply(self, work: Work) -> None:
+        """One shard's work, staged in memory."""
+        partition, records, tick = work
+        if partition not in self.shards:
+            self.own([partition])
+        shard = self.shards[partition]
+        shard.apply(records, tick, self.rules, self.model)
+        self._touched[partition] = None
+
+    # -- publish -----------------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Commit first, then publish: nobody is shown what the engine would not remember."""
+        if not self._touched:
+            return
+        batch = Batch()
+        for partition in self._touched:
+            self.shards[partition].stage(batch)
+        sent = self.publisher.acknowledged()
+        begun = time.perf_counter()
+        first = self.store.commit(batch, sent)
+        metrics.COMMIT.observe(time.perf_counter() - begun)
+        failpoint("onsite:after_commit")
+        self.publisher.send([row._replace(seq=first + n) for n, row in enumerate(batch.rows)])
+        failpoint("onsite:after_publish")
+        self._count(batch)
+        self._touched.clear()
+        self._soonest_known = False
+        self.store.tidy(idle=False)
+
+    def _count(self, batch: Batch) -> None:
+        for partition in self._touched:
+            shard = self.shards[partition]
+            for name, n in shard.counts.items():
+                if name == "misrouted":
+                    metrics.MISROUTED.inc(n)
+                else:
+                    metrics.EVENTS.labels(name).inc(n)
+            for kind, n in shard.rejected.items():
+                metrics.REJECTS.labels(kind).inc(n)
+            shard.counts.clear()
+            shard.rejected.clear()
+            for bug in shard.bugs:
+                logger.error("a step failed; the record was set aside", why=bug)
+            shard.bugs.clear()
+        for kind, reason in {*batch.kinds}:
+            metrics.EFFECTS.labels(kind).inc(batch.kinds[kind, reason])
+            if reason:
+                metrics.HOLDS.labels(reason).inc(batch.kinds[kind, reason])
+
+    def finish(self) -> None:
+        """The clean stop: wait for what is out, note that it arrived, let go."""
+        self.publish()
+        until = time.monotonic() + 5
+        while self.publisher.pending() and time.monotonic() < until:
+            self.publisher.retry()
+            if sent := self.publisher.acknowledged():
+                self.store.commit(Batch(), sent)
+            else:
+                time.sleep(0.01)
+        self.publisher.close()
+        self.store.close()
+        self.log.close()
+
+
+def pinned(settings: Settings) -> Model | None:
+    """The model that settings pin, if they do: nothing learned replaces it."""
+    if not settings.pinned_model:
+        return None
+    return models.decode(Path(settings.pinned_model).read_bytes())

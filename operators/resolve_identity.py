@@ -1,0 +1,70 @@
+"""resolve_identity: two ids in one event are one person.
+
+    shard(u:ann) meets anonymous_id x  ── claim ──▶  shard(a:x)
+    shard(u:ann) absorbs the facts     ◀─ handover ─  shard(a:x), from now on an alias of u:ann
+
+What x did before login becomes a facet of Ann, whole and undoable; what x does later without a `userId` is forwarded
+to her. An open visit, its label and the cart move along. Only a trusted `userId` gets here: an unverified one is none.
+"""
+
+from collections.abc import Sequence
+
+from domain.action import Disarm
+from domain.effect import Effect
+from domain.event import Alias, text_id
+from domain.letter import Letter
+from state.context import Context, Due, Happening
+from state.merge import absorb, hand_over
+from state.person import Link, Person
+
+MAX_LINKS = 50
+NAME = "resolve_identity"
+
+
+def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+    """Claim what is ours, hand over what is claimed, absorb what is handed over."""
+    if isinstance(event, Letter):
+        return _read(person, event, context)
+    if isinstance(event, Due) or person.id[0] != "u":
+        return ()
+    anonymous = text_id(event.anonymous_id)
+    effects: Sequence[Effect] = ()
+    if anonymous is not None and "a:" + anonymous not in person.links:
+        effects = _claim(person, "a:" + anonymous, context)
+    if isinstance(event, Alias):
+        previous = text_id(event.previous_id)
+        if previous is not None and "a:" + previous not in person.links:
+            effects = [*effects, *_claim(person, "a:" + previous, context)]
+    return effects
+
+
+def _claim(person: Person, other: str, context: Context) -> Sequence[Effect]:
+    """Ask for the facts of an anonymous id, once."""
+    if len(person.links) >= MAX_LINKS:
+        oldest = min(person.links, key=lambda name: (person.links[name].at, name))
+        del person.links[oldest]
+    person.links[other] = Link("claimed", context.now)
+    return (_letter("claim", person.id, other, {}, context),)
+
+
+def _letter(kind: str, sender: str, to: str, body: dict[str, object], context: Context) -> Letter:
+    context.letters += 1
+    return Letter(kind=kind, sender=sender, to=to, seq=context.letters, body=body, id=context.id(NAME))
+
+
+def _read(person: Person, letter: Letter, context: Context) -> Sequence[Effect]:
+    if letter.kind == "claim":
+        # What the browser holds ready was decided for somebody we did not know; the known person decides anew.
+        effects: list[Effect] = [
+            Disarm(id=context.id(NAME), at=context.now, person=person.id, anonymous_id=armed.anonymous_id,
+                   campaign=armed.campaign)
+            for armed in person.armed.values()
+        ]
+        body = hand_over(person)
+        person.alias_of = letter.sender
+        effects.append(_letter("handover", person.id, letter.sender, body, context))
+        return effects
+    if letter.kind == "handover":
+        person.links[letter.sender] = Link("joined", context.now)
+        absorb(person, letter.body, context.now)
+    return ()

@@ -1,0 +1,389 @@
+"""A shard: an actor over its partition.
+
+    apply(records in log order, tick) -> what is staged        stage(batch) -> what the next commit writes
+
+Pure inside: no clock, no network, no randomness. The clock is the log time of what was read and never runs back.
+Before a record is applied to a person, that person's timers due by then have fired, each at its due time; other
+people's fire in bounded slices at the end of a batch.
+
+A bug in a step must not stop the flow: the shard puts the batch back as it was, sets the record aside as a reject, and
+applies the rest again.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from domain import event as events
+from domain import letter as letters
+from domain.effect import Effect, Row, kind_of, stream_of
+from domain.event import Event, event_time, text_id
+from domain.letter import Letter
+from domain.model import Model
+from domain.partition import partition_of
+from domain.record import Record
+from domain.reject import Reject
+from domain.streams import LETTERS, SHARD_INPUT
+from state import codec, seen
+from state.context import Context, Due, Happening, Step, Unreadable
+from state.dues import Dues
+from state.person import Mail, Person, person_key, routing_key
+from state.rules import Rules
+from state.store import Batch, Head, Store, Turn
+
+SLICE = 200
+"""Other people's timers that fire at the end of one batch; the rest follow in the next."""
+
+_STREAM_INDEX = {stream: n for n, stream in enumerate(SHARD_INPUT)}
+_HISTORY = b'{"type":"history"'
+_encode = msgspec.json.Encoder().encode
+
+
+class _History(msgspec.Struct):
+    reached: int = 0
+    ended: bool = False
+
+
+_decode_history = msgspec.json.Decoder(_History).decode
+
+
+def person_tag(person: str) -> str:
+    """A short hash of a person key, for effect ids and logs."""
+    return blake2b(person.encode(), digest_size=6).hexdigest()
+
+
+class Shard:
+    """One partition's persons, their timers and their place in the log."""
+
+    def __init__(self, partition: int, store: Store, steps: Sequence[Step], partitions: int, hot: int) -> None:
+        self.partition = partition
+        self.head: Head = store.head(partition)
+        self.dues = Dues(store, partition)
+        self.counts: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.bugs: list[str] = []
+        self._firing: tuple[str, str] | None = None
+        self._poison_timers: set[tuple[str, str]] = set()
+        self._store = store
+        self._steps = tuple(steps)
+        self._partitions = partitions
+        self._hot_limit = hot
+        self._hot: OrderedDict[str, Person] = OrderedDict()
+        self._indexed: dict[str, int] = {}
+        self._touched: dict[str, Person] = {}
+        self._effects: list[tuple[Effect, bytes]] = []
+        self._turns: list[Turn] = []
+        self._staged: dict[str, bytes] = {}
+        self._rows: list[Row] = []
+        self._kinds: Counter[tuple[str, str]] = Counter()
+        self._context: Context | None = None
+
+    # -- one batch ---------------------------------------------------------------------------------------------
+
+    def apply(self, records: Sequence[Record], tick: int, rules: Rules, model: Model | None) -> None:
+        """Apply records in the given order, then let the clock tick to `tick` (0: it does not).
+
+        What came of it is staged until `stage`. Records at or before the shard's position are skipped.
+        """
+        context = Context(self.partition, rules, model)
+        context.letters = self.head.letters
+        context.history = bool(self.head.history)
+        self._context = context
+        self._seal()
+        before = self.head
+        kept_dues = dict(self.dues.staged)
+        poison: set[int] = set()
+        self._poison_timers.clear()
+        runs: list[list[int]]
+        while True:
+            self._firing = None
+            self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history))
+            index, runs = -1, []
+            try:
+                for index, record in enumerate(records):
+                    if record.offset <= self.head.positions.get(record.stream, -1):
+                        continue
+                    self._note(runs, record)
+                    if index in poison:
+                        self._reject(record, "internal", "a step failed on this record; it was set aside")
+                    else:
+                        self._record(record, context)
+                index = -1
+                self._advance(tick, context)
+                break
+            except Exception as bug:
+                self.bugs.append(f"{type(bug).__name__}: {bug}")
+                if self._firing and self._firing not in self._poison_timers:
+                    self._poison_timers.add(self._firing)
+                elif not self._firing and index >= 0 and index not in poison:
+                    poison.add(index)
+                else:
+                    raise  # the shard itself fails: nothing can be set aside
+                self._restore(before, kept_dues, context)
+        if runs or tick:
+            self._turns.append(Turn(self.partition, before.clock, self.head.clock, tuple((s, a, b) for s, a, b in runs),
+                                    tick, rules.hash, model.hash if model else ""))
+        self.head.letters = context.letters
+
+    def _note(self, runs: list[list[int]], record: Record) -> None:
+        """Move the clock and the position, and note the run."""
+        head = self.head
+        if record.log_time > head.clock:
+            head.clock = record.log_time
+        head.positions[record.stream] = record.offset
+        stream = _STREAM_INDEX[record.stream]
+        if runs and runs[-1][0] == stream:
+            runs[-1][2] = record.offset
+        else:
+            runs.append([stream, record.offset, record.offset])
+        self.counts[record.stream] += 1
+
+    def _advance(self, tick: int, context: Context) -> None:
+        """Move the clock on, if nothing recorded is still to come, and fire what is due, a slice of it."""
+        if tick > self.head.clock and not self.head.history:
+            self.head.clock = tick
+        for _ in range(SLICE):
+            name = self.dues.pop(self.head.clock)
+            if name is None:
+                return
+            self._indexed.pop(name, None)
+            person = self._person(name)
+            self._indexed.pop(name, None)  # loading assumes an entry; this one is used up
+            self._settle(person, context)
+            if not person.timers:
+                self.dues.clear(name)
+
+    def next_due(self) -> int | None:
+        """When the next timer of this shard comes due, in ms."""
+        return self.dues.next()
+
+    # -- one record --------------------------------------------------------------------------------------------
+
+    def _record(self, record: Record, context: Context) -> None:
+        if record.stream == LETTERS:
+            self._letter(record, context)
+            return
+        if record.value.startswith(_HISTORY):
+            self._history(record, context)
+            return
+        try:
+            event = events.decode(record.value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+            self._reject(record, "unreadable", str(wrong))
+            return
+        key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
+        if not key:
+            self._reject(record, "no_person", "neither userId nor anonymousId: nobody to remember this of")
+            return
+        if len(key) > events.MAX_ID + 2:
+            self._reject(record, "too_long", f"userId or anonymousId: at most {events.MAX_ID} characters")
+            return
+        origin = f"{record.stream}-{record.partition}-{record.offset}"
+        if key not in self._hot and partition_of(routing_key(key), self._partitions) != self.partition:
+            self.counts["misrouted"] += 1
+            self._forward(f"s:{self.partition}", key, record.value, record.log_time, origin, context)
+            return
+        self._event(self._person(key), event, record, origin, record.log_time, context)
+
+    def _event(self, person: Person, event: Event, record: Record, origin: str, at: int, context: Context) -> None:
+        """One event of one person; `at` is the log time by which the event's own time is corrected."""
+        if person.alias_of:
+            self._forward(person.id, person.alias_of, record.value, at, origin, context)
+            self._touched[person.id] = person
+            return
+        clock = self.head.clock
+        if self._indexed.get(person.id, 0) <= clock:
+            self._fire(person, context)
+        if seen.already(person, seen.digest(event.message_id or record.value), clock):
+            self.counts["repeated"] += 1
+            return
+        context.stream, context.offset = record.stream, record.offset
+        context.begin(origin, clock, event_time(event, min(at, clock)))
+        try:
+            self._steps_over(person, event, context)
+        except Unreadable as wrong:
+            self._reject(record, wrong.kind, str(wrong))
+            self._touched[person.id] = person
+            return
+        self._settle(person, context)
+
+    def _letter(self, record: Record, context: Context) -> None:
+        try:
+            letter = letters.decode(record.value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+            self._reject(record, "unreadable", str(wrong))
+            return
+        person = self._person(letter.to)
+        mail = person.mail.get(letter.sender)
+        if mail is not None and letter.seq <= mail.received:
+            self.counts["repeated"] += 1
+            return
+        self._fire(person, context)
+        person.mail[letter.sender] = Mail(mail.sent if mail else 0, letter.seq)
+        self._touched[person.id] = person
+        origin = f"{record.stream}-{record.partition}-{record.offset}"
+        if letter.kind == "forward":
+            value = str(letter.body.get("value", "")).encode()
+            inner = record._replace(value=value)
+            try:
+                event = events.decode(value)
+            except msgspec.DecodeError as wrong:
+                self._reject(inner, "unreadable", str(wrong))
+                return
+            self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
+            return
+        context.begin(origin, self.head.clock, self.head.clock)
+        self._steps_over(person, letter, context)
+        self._settle(person, context)
+
+    def _history(self, record: Record, context: Context) -> None:
+        """A marker of recorded days: how far they have been written, or that they ended."""
+        try:
+            marker = _decode_history(record.value)
+        except msgspec.DecodeError as wrong:
+            self._reject(record, "unreadable", str(wrong))
+            return
+        if marker.ended:
+            self.head.history.pop(record.stream, None)
+        else:
+            self.head.history[record.stream] = marker.reached
+        context.history = bool(self.head.history)
+
+    def _steps_over(self, person: Person, event: Happening, context: Context) -> None:
+        effects = self._effects
+        for step in self._steps:
+            for effect in step(person, event, context):
+                effects.append((effect, _key(effect)))
+        self._touched[person.id] = person
+
+    def _fire(self, person: Person, context: Context) -> None:
+        """Fire the person's timers due by the clock, in the order (due, kind, id), each at its due time."""
+        timers = person.timers
+        if not timers:
+            return
+        clock, floor = self.head.clock, 0
+        while timers:
+            due, name = min((due, name) for name, due in timers.items())
+            if due > clock:
+                return
+            del timers[name]
+            kind, _, about = name.partition(":")
+            at = floor = max(due, floor)
+            context.stream, context.offset = "", 0
+            origin = f"timer-{person_tag(person.id)}-{name}-{due}"
+            context.begin(origin, at, at)
+            if (person.id, name) in self._poison_timers:
+                self._effects.append((Reject(
+                    id=f"{origin}-reject-0", stream="", partition=self.partition, offset=0, kind="internal",
+                    because=f"a step failed when {name} came due; the timer was set aside", at=at), origin.encode()))
+                self.rejected["internal"] += 1
+                self._touched[person.id] = person
+                continue
+            self._firing = (person.id, name)
+            self._steps_over(person, Due(kind, about, due), context)
+            self._firing = None
+            self.counts["timers"] += 1
+
+    def _forward(self, sender: str, to: str, value: bytes, at: int, origin: str, context: Context) -> None:
+        """Send a record on to the person it belongs to."""
+        context.letters += 1
+        letter = Letter(kind="forward", sender=sender, to=to, seq=context.letters, id=f"{origin}-forward-0",
+                        body={"value": value.decode(), "at": at})
+        self._effects.append((letter, _key(letter)))
+        self.counts["forwarded"] += 1
+
+    def _reject(self, record: Record, kind: str, because: str) -> None:
+        raw = record.value[:512].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        origin = f"{record.stream}-{record.partition}-{record.offset}"
+        reject = Reject(id=f"{origin}-reject-0", stream=record.stream, partition=record.partition, offset=record.offset,
+                        kind=kind, because=because[:512], raw=raw, at=self.head.clock)
+        self._effects.append((reject, origin.encode()))
+        self.rejected[kind] += 1
+
+    # -- memory ------------------------------------------------------------------------------------------------
+
+    def _person(self, key: str) -> Person:
+        person = self._hot.get(key)
+        if person is not None:
+            self._hot.move_to_end(key)
+            return person
+        kept = self._staged.get(key) or self._store.person(self.partition, key)
+        if kept is None:
+            person = Person(id=key)
+        else:
+            person = codec.decode(kept)
+            if person.timers:
+                self._indexed[key] = min(person.timers.values())
+        self._hot[key] = person
+        return person
+
+    def _settle(self, person: Person, context: Context) -> None:
+        """Fire what came due at once, and keep the person's entry no later than their soonest timer."""
+        timers = person.timers
+        if not timers:
+            return
+        due = min(timers.values())
+        if due <= self.head.clock:
+            self._fire(person, context)
+            if not timers:
+                return
+            due = min(timers.values())
+        known = self._indexed.get(person.id)
+        if known is None or due < known:
+            self.dues.set(person.id, due)
+            self._indexed[person.id] = due
+
+    def _restore(self, before: Head, dues: dict[str, int | None], context: Context) -> None:
+        """Put everything back as it was before the batch."""
+        context.letters = before.letters
+        context.history = bool(before.history)
+        for name in self._touched:
+            self._hot.pop(name, None)
+            self._indexed.pop(name, None)
+        self._touched.clear()
+        self._effects.clear()
+        self.dues.reset()
+        for person, due in dues.items():
+            self.dues.clear(person) if due is None else self.dues.set(person, due)
+
+    def _seal(self) -> None:
+        """Turn what the last batch touched into bytes and rows."""
+        for name, person in self._touched.items():
+            self._staged[name] = codec.encode(person)
+        self._touched.clear()
+        history = int(bool(self.head.history))
+        at = self.head.clock
+        for effect, key in self._effects:
+            self._rows.append(Row(0, effect.id, stream_of(effect), key, getattr(effect, "at", at), history,
+                                  _encode(effect)))
+            self._kinds[kind_of(effect)] += 1
+        self._effects.clear()
+
+    def stage(self, batch: Batch) -> None:
+        """Hand over what is to be committed; from now on it counts as committed."""
+        self._seal()
+        for name, value in self._staged.items():
+            batch.persons[self.partition, name] = value
+        for name, due in self.dues.staged.items():
+            batch.dues[self.partition, name] = due
+        batch.heads[self.partition] = self.head
+        batch.rows += self._rows
+        batch.turns += self._turns
+        batch.kinds.update(self._kinds)
+        self._kinds.clear()
+        self._staged, self._rows, self._turns = {}, [], []
+        self.dues.staged.clear()
+        while len(self._hot) > self._hot_limit:
+            name, _ = self._hot.popitem(last=False)
+            self._indexed.pop(name, None)
+
+
+def _key(effect: Effect) -> bytes:
+    """The record key of an effect."""
+    if isinstance(effect, Letter):
+        return routing_key(effect.to)
+    if isinstance(effect, Reject):
+        return effect.id.encode()
+    return routing_key(effect.person)

@@ -1,0 +1,105 @@
+"""The store: where a worker keeps its shards. An interface, so that SQLite and others answer alike.
+
+Everything one batch changed goes in with one `commit`, whole or not at all: persons, positions, due times, outbox,
+turns.
+Values are bytes and plain numbers; the store knows nothing of what they mean.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from domain.effect import Row
+
+
+class StoreError(RuntimeError):
+    """The store refuses: another owner, another version, another number of partitions."""
+
+
+class Head(msgspec.Struct, array_like=True):
+    """Where a shard stands: its clock (ms), the last offset applied of each stream, the letters it has sent.
+
+    `history` holds, while recorded days are being read, how far each public stream has been reached (ms).
+    """
+
+    clock: int = 0
+    positions: dict[str, int] = {}
+    letters: int = 0
+    history: dict[str, int] = {}
+
+
+class Turn(msgspec.Struct, array_like=True, frozen=True):
+    """What one batch of one shard was made of: enough to run it again, exactly.
+
+    `runs` are the offsets read, in order: (index in SHARD_INPUT, first, last). `tick` is the moment it ticked to, or 0.
+    """
+
+    partition: int
+    clock_before: int
+    clock_after: int
+    runs: tuple[tuple[int, int, int], ...]
+    tick: int
+    rules: str
+    model: str
+
+
+class Batch:
+    """All that one commit writes. `kinds` counts the rows by (kind, reason of a hold), for metrics."""
+
+    __slots__ = ("dues", "heads", "kinds", "persons", "rows", "turns")
+
+    def __init__(self) -> None:
+        self.persons: dict[tuple[int, str], bytes | None] = {}
+        self.dues: dict[tuple[int, str], int | None] = {}
+        self.heads: dict[int, Head] = {}
+        self.rows: list[Row] = []
+        self.turns: list[Turn] = []
+        self.kinds: Counter[tuple[str, str]] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self.heads or self.persons or self.rows)
+
+
+class Store(Protocol):
+    """One worker's view of the store."""
+
+    def claim(self, partitions: Sequence[int], owner: str) -> None:
+        """Become the owner of these shards; from now on, nobody who owned them before can commit to them."""
+        ...
+
+    def head(self, partition: int) -> Head: ...
+
+    def person(self, partition: int, person: str) -> bytes | None: ...
+
+    def dues(self, partition: int, after: tuple[int, str], until: int, limit: int) -> list[tuple[int, str]]:
+        """(due, person) after `after` with due <= until, soonest first, at most `limit`."""
+        ...
+
+    def next_due(self, partition: int) -> int | None: ...
+
+    def commit(self, batch: Batch, sent: Sequence[int]) -> int:
+        """Write a batch and forget the outbox rows `sent`; StoreError when a shard has another owner by now.
+
+        The rows are numbered one by one; the number of the first is returned (0 without rows).
+        """
+        ...
+
+    def outbox(self) -> list[Row]:
+        """What was decided and is not known to have been sent, oldest first."""
+        ...
+
+    def turns(self, partition: int) -> list[Turn]: ...
+
+    def keep(self, kind: str, hash: str, content: bytes) -> None:
+        """Keep a playbook or a model by its content hash, for re-runs."""
+        ...
+
+    def kept(self, kind: str, hash: str) -> bytes | None: ...
+
+    def tidy(self, idle: bool) -> None:
+        """House-keeping that must not happen inside a commit; `idle` says that there is time for it."""
+        ...
+
+    def close(self) -> None: ...

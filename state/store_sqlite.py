@@ -1,0 +1,181 @@
+"""The store in SQLite: one file, WAL, one transaction a batch.
+
+    persons  (partition, id) -> bytes          what is remembered
+    dues     (partition, person) -> due        the soonest timer of a person, or a little before it
+    heads    partition -> Head                 clock, positions, owner
+    outbox   seq -> effect                     decided, not yet known to be sent
+    turns    seq -> turns                      what each batch was made of
+    kept     (kind, hash) -> bytes             playbooks and models, by content
+
+`synchronous = NORMAL`: a killed process loses nothing, a power cut may lose the last commits (which the log then brings
+again); FULL survives that too. Checkpoints run when the worker is idle, not inside a commit.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from domain.effect import Row
+from state.store import Batch, Head, StoreError, Turn
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS persons (
+    partition INTEGER, id TEXT, bytes BLOB, PRIMARY KEY (partition, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dues (
+    partition INTEGER, person TEXT, due INTEGER, PRIMARY KEY (partition, person)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS dues_by_time ON dues (partition, due, person);
+CREATE TABLE IF NOT EXISTS heads (partition INTEGER PRIMARY KEY, head BLOB);
+CREATE TABLE IF NOT EXISTS owners (partition INTEGER PRIMARY KEY, owner TEXT);
+CREATE TABLE IF NOT EXISTS outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, stream TEXT, key BLOB, at INTEGER, history INTEGER, body BLOB,
+    owner TEXT);
+CREATE TABLE IF NOT EXISTS turns (seq INTEGER PRIMARY KEY AUTOINCREMENT, turns BLOB);
+CREATE TABLE IF NOT EXISTS kept (kind TEXT, hash TEXT, bytes BLOB, PRIMARY KEY (kind, hash)) WITHOUT ROWID;
+"""
+_PERSON = "SELECT bytes FROM persons WHERE partition = ? AND id = ?"
+_ALL = "SELECT id, bytes FROM persons WHERE partition = ? ORDER BY id"
+_DUES = ("SELECT due, person FROM dues WHERE partition = ? AND (due, person) > (?, ?) AND due <= ? "
+         "ORDER BY due, person LIMIT ?")
+_CHECKPOINT_PAGES = 2_000
+_CHECKPOINT_FORCED = 20_000
+
+
+class SqliteStore:
+    """The embedded store. One connection, used by one thread."""
+
+    def __init__(self, path: Path, partitions: int, sync: str = "normal", read_only: bool = False) -> None:
+        self._owner = ""
+        self._owned: list[int] = []
+        self._wal = path.with_name(path.name + "-wal")
+        if read_only:
+            if not path.exists():
+                raise StoreError(f"there is no store at {path}: has attimo run here?")
+            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=10, cached_statements=64)
+        run = self._db.execute
+        run("PRAGMA journal_mode = WAL")
+        run(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
+        run("PRAGMA wal_autocheckpoint = 0")
+        run("PRAGMA cache_size = -65536")
+        run("PRAGMA temp_store = MEMORY")
+        run("BEGIN IMMEDIATE")
+        found = run("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            for statement in _SCHEMA.split(";"):
+                run(statement)
+            run(f"PRAGMA application_id = {0x61740000 + partitions}")
+            run(f"PRAGMA user_version = {VERSION}")
+        run("COMMIT")
+        self._check(path, partitions)
+
+    def _check(self, path: Path, partitions: int) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise StoreError(f"{path} was written by version {version} of the store; this is version {VERSION}")
+        kept = self._db.execute("PRAGMA application_id").fetchone()[0] - 0x61740000
+        if kept != partitions:
+            raise StoreError(f"{path} was created with {kept} partitions, not {partitions}: that is fixed at creation")
+
+    def claim(self, partitions: Sequence[int], owner: str) -> None:
+        self._owner, self._owned = owner, list(partitions)
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("INSERT OR REPLACE INTO owners VALUES (?, ?)", [(p, owner) for p in partitions])
+        # What the shards' former owner had decided and not sent is now ours to send.
+        self._db.execute("UPDATE outbox SET owner = ? WHERE owner NOT IN (SELECT owner FROM owners)", (owner,))
+        self._db.execute("COMMIT")
+
+    def head(self, partition: int) -> Head:
+        row = self._db.execute("SELECT head FROM heads WHERE partition = ?", (partition,)).fetchone()
+        return msgspec.msgpack.decode(row[0], type=Head) if row else Head()
+
+    def person(self, partition: int, person: str) -> bytes | None:
+        found = self._db.execute(_PERSON, (partition, person)).fetchone()
+        return found[0] if found else None
+
+    def persons(self, partition: int) -> list[tuple[str, bytes]]:
+        """Every person of a shard, by id; for re-runs and inspection."""
+        return self._db.execute(_ALL, (partition,)).fetchall()
+
+    def dues(self, partition: int, after: tuple[int, str], until: int, limit: int) -> list[tuple[int, str]]:
+        return self._db.execute(_DUES, (partition, *after, until, limit)).fetchall()
+
+    def next_due(self, partition: int) -> int | None:
+        found = self._db.execute("SELECT min(due) FROM dues WHERE partition = ?", (partition,)).fetchone()
+        due: int | None = found[0]
+        return due
+
+    def commit(self, batch: Batch, sent: Sequence[int]) -> int:
+        db, first = self._db, 0
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            held = db.execute("SELECT count(*) FROM owners WHERE owner = ?", (self._owner,)).fetchone()[0]
+            if held != len(self._owned):
+                raise StoreError("another worker has taken over shards of this one: this one stops")
+            if sent:
+                db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in sent])
+            if batch.persons:
+                db.executemany("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)",
+                               [(p, person, value) for (p, person), value in batch.persons.items()])
+            if batch.dues:
+                gone = [key for key, due in batch.dues.items() if due is None]
+                kept = [(p, person, due) for (p, person), due in batch.dues.items() if due is not None]
+                if gone:
+                    db.executemany("DELETE FROM dues WHERE partition = ? AND person = ?", gone)
+                if kept:
+                    db.executemany("INSERT OR REPLACE INTO dues VALUES (?, ?, ?)", kept)
+            if batch.heads:
+                pack = msgspec.msgpack.encode
+                db.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?)",
+                               [(p, pack(head)) for p, head in batch.heads.items()])
+            if batch.rows:
+                # Numbers are given out here, under the write lock, because workers on one host share the file.
+                last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+                first = (last[0] if last else 0) + 1
+                db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                               [(first + n, *row[1:], self._owner) for n, row in enumerate(batch.rows)])
+            if batch.turns:
+                db.execute("INSERT INTO turns (turns) VALUES (?)", (msgspec.msgpack.encode(batch.turns),))
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        return first
+
+    def outbox(self) -> list[Row]:
+        rows = self._db.execute(
+            "SELECT seq, id, stream, key, at, history, body FROM outbox WHERE owner = ? ORDER BY seq", (self._owner,)
+        ).fetchall()
+        return [Row(*row) for row in rows]
+
+    def turns(self, partition: int) -> list[Turn]:
+        found: list[Turn] = []
+        for (packed,) in self._db.execute("SELECT turns FROM turns ORDER BY seq"):
+            found += [turn for turn in msgspec.msgpack.decode(packed, type=list[Turn]) if turn.partition == partition]
+        return found
+
+    def keep(self, kind: str, hash: str, content: bytes) -> None:
+        self._db.execute("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", (kind, hash, content))
+
+    def kept(self, kind: str, hash: str) -> bytes | None:
+        found = self._db.execute("SELECT bytes FROM kept WHERE kind = ? AND hash = ?", (kind, hash)).fetchone()
+        return found[0] if found else None
+
+    def tidy(self, idle: bool) -> None:
+        """Fold the write-ahead log into the file: when idle, or when it has grown far."""
+        try:
+            pages = self._wal.stat().st_size // 4096
+        except FileNotFoundError:
+            return
+        if pages > (_CHECKPOINT_PAGES if idle else _CHECKPOINT_FORCED):
+            # RESTART lets the file be written from its start again; it gives way to readers after the busy timeout.
+            self._db.execute("PRAGMA busy_timeout = 0")
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+            self._db.execute("PRAGMA busy_timeout = 10000")
+
+    def close(self) -> None:
+        self._db.close()

@@ -134,7 +134,8 @@ class Session(msgspec.Struct, omit_defaults=True):
 
     `snapshot` holds the features at one moment of the visit, chosen evenly among its events and reproducibly
     (`snapshot_at`, ms; `snapshots` moments were offered so far); it becomes an outcome when the label is known.
-    `labelled` says that the outcome was emitted: there is never a second one.
+    `labelled` says that the outcome was emitted: there is never a second one. `sent` names the campaigns that fired once
+    because of the time spent in this visit, `dismissed` those that were closed by hand; neither comes again in it.
     """
 
     id: str
@@ -163,6 +164,8 @@ class Session(msgspec.Struct, omit_defaults=True):
     medium: str = ""
     campaign: str = ""
     ordered_at: int = 0
+    sent: list[str] = []
+    dismissed: list[str] = []
 
 
 class CartItem(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -254,6 +257,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     """One person. `id` is the person key: "u:" + user_id where known, else "a:" + anonymous_id.
 
     `alias_of` is set when these facts moved to a known person: from then on, records are forwarded there.
+    `rules` is the hash of the playbook that the segments were last matched with (its first 12 characters).
     `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
     (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
     """
@@ -276,6 +280,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     mail: dict[str, Mail] = {}
     alias_of: str = ""
     bot: bool = False
+    rules: str = ""
 
     def own(self) -> Facts:
         """The facet of the person's own id, made when first asked for."""

@@ -1,6 +1,7 @@
 """The supervisor: starts programs, restarts what dies, stops them in order. `attimo up` is this and a screen.
 
-    with Supervisor(programs, folder) as supervisor:
+    with Supervisor(folder) as supervisor:
+        supervisor.add(programs)
         while not stopping:
             supervisor.turn()
             wait(supervisor.next_turn())
@@ -74,22 +75,26 @@ class Child:
 
 
 class Supervisor:
-    """Keeps programs running until it is closed. Stops them in `stop_order` (else backwards)."""
+    """Keeps programs running until it is closed. Holds the lock of its folder; ValueError when another one has it."""
 
     def __init__(
-        self, programs: Sequence[Program], folder: Path, environment: Mapping[str, str] | None = None,
-        stop_order: Sequence[str] = (), clock: Callable[[], float] = time.monotonic,
+        self, folder: Path, environment: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder = folder
         self.environment = dict(os.environ if environment is None else environment)
         self.clock = clock
-        logs = folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        self.logs = folder / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.children: list[Child] = []
         self._lock = hold(folder / "lock")
-        self.children = [Child(program, logs / f"{program.name}.log") for program in programs]
-        by_name = {child.program.name: child for child in self.children}
-        self._stop_order = [by_name[name] for name in stop_order] or self.children[::-1]
+        self._stop_order: list[Child] = []
         self._rotated = clock()
+
+    def add(self, programs: Sequence[Program], stop_order: Sequence[str] = ()) -> None:
+        """Give it programs to keep, to be started in this order and stopped in `stop_order` (else backwards)."""
+        self.children.extend(Child(program, self.logs / f"{program.name}.log") for program in programs)
+        by_name = {child.program.name: child for child in self.children}
+        ordered = [by_name.pop(name) for name in stop_order if name in by_name]
+        self._stop_order = [*reversed(by_name.values()), *ordered]
 
     def turn(self) -> bool:
         """Look after everybody once, without waiting; True when somebody's state changed."""

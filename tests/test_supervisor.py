@@ -6,7 +6,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from connectors.supervisor import Program, Supervisor, hold, rotate
 from tests.support import ROOT
 
 SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
+
+
+@contextmanager
+def kept(folder: Path, *programs: Program, order: Sequence[str] = (),
+         clock: Callable[[], float] = time.monotonic) -> Iterator[Supervisor]:
+    with Supervisor(folder, clock=clock) as supervisor:
+        supervisor.add(programs, order)
+        yield supervisor
 
 
 def until(supervisor: Supervisor, holds: Callable[[], bool]) -> None:
@@ -48,7 +57,7 @@ def writes(path: Path, word: str) -> tuple[str, ...]:
 
 
 def test_what_is_killed_comes_back(tmp_path: Path) -> None:
-    with Supervisor([Program("one", SLEEP)], tmp_path) as supervisor:
+    with kept(tmp_path, Program("one", SLEEP)) as supervisor:
         until(supervisor, lambda: supervisor.ready)
         child = supervisor.children[0]
         first = child.pid
@@ -64,7 +73,7 @@ def test_what_is_killed_comes_back(tmp_path: Path) -> None:
 def test_what_cannot_start_is_tried_ever_more_slowly_and_says_why(tmp_path: Path) -> None:
     now = [1000.0]
     broken = Program("broken", (sys.executable, "-S", "-c", "import sys; sys.exit('no such shop')"), lambda: False)
-    with Supervisor([broken], tmp_path, clock=lambda: now[0]) as supervisor:
+    with kept(tmp_path, broken, clock=lambda: now[0]) as supervisor:
         child, pauses = supervisor.children[0], []
         for _ in range(4):
             supervisor.turn()
@@ -87,7 +96,7 @@ def test_what_cannot_start_is_tried_ever_more_slowly_and_says_why(tmp_path: Path
 
 
 def test_a_program_that_is_not_there_is_said_in_its_log(tmp_path: Path) -> None:
-    with Supervisor([Program("ghost", ("/no/such/program",), lambda: False)], tmp_path) as supervisor:
+    with kept(tmp_path, Program("ghost", ("/no/such/program",), lambda: False)) as supervisor:
         until(supervisor, lambda: supervisor.children[0].restarts > 0)
         assert supervisor.children[0].last_words() == "/no/such/program: No such file or directory"
 
@@ -95,7 +104,7 @@ def test_a_program_that_is_not_there_is_said_in_its_log(tmp_path: Path) -> None:
 def test_nothing_starts_before_the_gate_is_ready(tmp_path: Path) -> None:
     opened = [False]
     programs = [Program("gate", SLEEP, lambda: opened[0], gate=True), Program("house", SLEEP)]
-    with Supervisor(programs, tmp_path) as supervisor:
+    with kept(tmp_path, *programs) as supervisor:
         gate, house = supervisor.children
         for _ in range(3):
             supervisor.turn()
@@ -109,10 +118,10 @@ def test_nothing_starts_before_the_gate_is_ready(tmp_path: Path) -> None:
 def test_it_stops_in_order_and_waits(tmp_path: Path) -> None:
     said = tmp_path / "said"
     programs = [Program(word, writes(said, word), (tmp_path / f"said.{word}").exists) for word in ("r", "e", "o")]
-    supervisor = Supervisor(programs, tmp_path, stop_order=("e", "o", "r"))
-    until(supervisor, lambda: supervisor.ready)
-    pids = [child.pid for child in supervisor.children]
-    assert supervisor.close() == []
+    with kept(tmp_path, *programs, order=("e", "o", "r")) as supervisor:
+        until(supervisor, lambda: supervisor.ready)
+        pids = [child.pid for child in supervisor.children]
+        assert supervisor.close() == []
     assert said.read_text() == "eor"
     assert not any(map(alive, pids))
     assert {child.state for child in supervisor.children} == {"stopped"}
@@ -126,19 +135,19 @@ def test_who_does_not_stop_is_killed(tmp_path: Path) -> None:
     time.sleep(600)
     """
     program = Program("deaf", (sys.executable, "-S", "-c", textwrap.dedent(deaf)), (tmp_path / "listening").exists)
-    supervisor = Supervisor([program], tmp_path)
-    until(supervisor, lambda: supervisor.ready)
-    pid = supervisor.children[0].pid
-    assert supervisor.close(hurry=lambda: True) == ["deaf"]
+    with kept(tmp_path, program) as supervisor:
+        until(supervisor, lambda: supervisor.ready)
+        pid = supervisor.children[0].pid
+        assert supervisor.close(hurry=lambda: True) == ["deaf"]
     assert not alive(pid)
 
 
 def test_one_folder_has_one_supervisor(tmp_path: Path) -> None:
-    first = Supervisor([], tmp_path / "data" / "run")
+    first = Supervisor(tmp_path / "data" / "run")
     with pytest.raises(ValueError, match=f"in use by another `attimo up` \\(process {os.getpid()}\\)"):
-        Supervisor([], tmp_path / "data" / "run")
+        Supervisor(tmp_path / "data" / "run")
     first.close()
-    Supervisor([], tmp_path / "data" / "run").close()
+    Supervisor(tmp_path / "data" / "run").close()
 
 
 def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
@@ -167,7 +176,8 @@ def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     from pathlib import Path
     from connectors.supervisor import Program, Supervisor
     from connectors.signals import Signals
-    with Signals() as signals, Supervisor([Program("child", {SLEEP!r})], Path({str(tmp_path)!r})) as supervisor:
+    with Signals() as signals, Supervisor(Path({str(tmp_path)!r})) as supervisor:
+        supervisor.add([Program("child", {SLEEP!r})])
         supervisor.turn()
         print(supervisor.children[0].pid, flush=True)
         signals.wait(600)

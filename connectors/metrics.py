@@ -43,6 +43,19 @@ MODEL_LOG_LOSS = Gauge("attimo_model_log_loss", "Progressive log loss.")
 MODEL_BASE_LOG_LOSS = Gauge("attimo_model_base_log_loss", "Log loss of predicting the base rate, on the same examples.")
 MODEL_DRIFTS = Gauge("attimo_model_drifts", "How often the drift watch has rung.")
 
+EDGE_REQUESTS = Counter("attimo_edge_requests", "Calls to the collector, by outcome (ok, or the code of the answer).",
+                        ["outcome"])
+EDGE_ACCEPTED = Counter("attimo_edge_accepted", "Events written to the log by the collector, by stream.", ["stream"])
+EDGE_REJECTS = Counter("attimo_edge_rejects", "Events the collector refused, by reason.", ["reason"])
+EDGE_APPEND = Histogram("attimo_edge_append_seconds", "One group commit of the collector.", buckets=BUCKETS)
+EDGE_BINDINGS = Counter("attimo_edge_bindings", "Browsers bound to their anonymous id, by outcome (bound, taken, "
+                        "unreachable).", ["outcome"])
+EDGE_LISTENERS = Gauge("attimo_edge_listeners", "Open event streams to browsers.")
+EDGE_DELIVERED = Counter("attimo_edge_delivered", "Actions handed to browsers, by type.", ["type"])
+EDGE_STALE = Counter("attimo_edge_stale", "Actions held by the gateway because they were later than `not_after`.")
+EDGE_DROPPED = Counter("attimo_edge_dropped", "Event streams ended by the gateway because the browser read too slowly.")
+EDGE_SUBSCRIBED = Gauge("attimo_edge_subscribed", "1 while the gateway hears Redis, else 0.")
+
 PROCESSES = ("edge", "learning", "onsite")
 """The processes beside Redis, each with a port: edge +0, learning +1, onsite +10 and on, one for each worker."""
 

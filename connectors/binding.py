@@ -1,0 +1,120 @@
+"""Binding: the first browser that is seen with an anonymous id gets the cookie that proves it. Nobody gets it later.
+
+Redis remembers which ids are bound (`bound:{shop}:{anonymous_id}` -> hash of the nonce). Without Redis nobody is bound
+and events are accepted all the same.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Final
+
+from redis.exceptions import RedisError
+
+from connectors import identity_tokens
+from connectors.answers import header
+from connectors.identity_tokens import COOKIE, COOKIE_SECONDS, Binding
+from connectors.metrics import EDGE_BINDINGS
+from domain.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from starlette.types import Scope
+
+REMEMBERED: Final = 100_000
+REST: Final = 1.0
+"""Seconds without asking after Redis could not be reached, so that a dead Redis costs nobody's events time."""
+
+
+def bound_key(shop: str, anonymous_id: str) -> str:
+    """Where Redis keeps who is bound.
+
+    >>> bound_key("demo", "a1")
+    'bound:demo:a1'
+    """
+    return f"bound:{shop}:{anonymous_id}"
+
+
+def is_https(scope: "Scope", settings: Settings) -> bool:
+    """Whether the browser spoke TLS, to us or to our proxy."""
+    if settings.trust_proxy and (forwarded := header(scope, b"x-forwarded-proto")):
+        return forwarded.rpartition(",")[2].strip().lower() == "https"
+    return scope["scheme"] == "https" or settings.public_url.startswith("https://")
+
+
+class Binder:
+    """Sets and reads binding cookies."""
+
+    def __init__(self, settings: Settings, redis: "Redis") -> None:
+        self._settings, self._redis = settings, redis
+        self._taken: OrderedDict[str, None] = OrderedDict()
+        self._rest_until = 0.0
+
+    def read(self, scope: "Scope") -> Binding | None:
+        """The binding this browser proves with its cookie."""
+        for name, text in scope["headers"]:
+            if name == b"cookie" and b"attimo_bind" in text:
+                for value in _values(text.decode("latin-1")):
+                    found = identity_tokens.read_cookie(self._settings.secret, self._settings.shop, value)
+                    if found is not None:
+                        return found
+        return None
+
+    async def bind(self, scope: "Scope", anonymous_ids: Iterable[str | None]) -> str | None:
+        """The Set-Cookie header for a browser that is the first with its anonymous id; None where nothing is to set.
+
+        A call that names several ids is no browser's. A cross-site call could not keep the cookie.
+        """
+        found = {one for one in anonymous_ids if one}
+        if len(found) != 1 or header(scope, b"sec-fetch-site") == "cross-site":
+            return None
+        anonymous_id = found.pop()
+        proven = self.read(scope)
+        if (proven is not None and proven.anonymous_id == anonymous_id) or anonymous_id in self._taken:
+            return None
+        now = time.monotonic()
+        if now < self._rest_until:
+            return None
+        nonce = identity_tokens.new_nonce()
+        try:
+            first = await self._redis.set(
+                bound_key(self._settings.shop, anonymous_id), identity_tokens.nonce_hash(nonce), nx=True,
+                ex=COOKIE_SECONDS,
+            )
+        except (RedisError, OSError, TimeoutError):
+            self._rest_until = now + REST
+            EDGE_BINDINGS.labels("unreachable").inc()
+            return None
+        self._taken[anonymous_id] = None
+        if len(self._taken) > REMEMBERED:
+            self._taken.popitem(last=False)
+        EDGE_BINDINGS.labels("bound" if first else "taken").inc()
+        if not first:
+            return None
+        value = identity_tokens.cookie_value(self._settings.secret, self._settings.shop, Binding(anonymous_id, nonce))
+        secure = "; Secure" if is_https(scope, self._settings) else ""
+        return f"{COOKIE}={value}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
+
+    async def renew(self, binding: Binding) -> None:
+        """Tell a Redis that forgot (or nearly) that this id is bound; a Redis that is away is told next time."""
+        key, kept = bound_key(self._settings.shop, binding.anonymous_id), identity_tokens.nonce_hash(binding.nonce)
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.set(key, kept, nx=True)
+                pipe.expire(key, COOKIE_SECONDS)
+                await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            self._rest_until = time.monotonic() + REST
+
+
+def _values(text: str) -> list[str]:
+    try:
+        jar: SimpleCookie = SimpleCookie(text)
+    except CookieError:
+        jar = SimpleCookie()
+    if COOKIE in jar:
+        return [jar[COOKIE].value]
+    # another cookie on the same line may be one the standard library cannot read
+    parts = (part.strip().partition("=") for part in text.split(";"))
+    return [value for name, _, value in parts if name == COOKIE]

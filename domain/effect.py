@@ -26,13 +26,15 @@ def stream_of(effect: Effect) -> str:
 
 
 def kind_of(effect: Effect) -> tuple[str, str]:
-    """What an effect is counted as: its kind, and the reason of a hold.
+    """What an effect is counted as: its kind, and the reason of a hold or the kind of a reject.
 
     >>> kind_of(letter.Letter(kind="claim", sender="u:a", to="a:x", seq=1))
     ('letter', '')
     """
     if isinstance(effect, action.Hold):
         return "hold", effect.because.reason
+    if isinstance(effect, reject.Reject):
+        return "reject", effect.kind
     return type(effect).__name__.lower(), ""
 
 

@@ -226,17 +226,16 @@ class Worker:
                     metrics.MISROUTED.inc(n)
                 else:
                     metrics.EVENTS.labels(name).inc(n)
-            for kind, n in shard.rejected.items():
-                metrics.REJECTS.labels(kind).inc(n)
             shard.counts.clear()
-            shard.rejected.clear()
             for bug in shard.bugs:
                 logger.error("a step failed; the record was set aside", why=bug)
             shard.bugs.clear()
-        for kind, reason in {*batch.kinds}:
-            metrics.EFFECTS.labels(kind).inc(batch.kinds[kind, reason])
-            if reason:
-                metrics.HOLDS.labels(reason).inc(batch.kinds[kind, reason])
+        for (kind, reason), n in batch.kinds.items():
+            metrics.EFFECTS.labels(kind).inc(n)
+            if kind == "hold":
+                metrics.HOLDS.labels(reason).inc(n)
+            elif kind == "reject":
+                metrics.REJECTS.labels(reason).inc(n)
 
     def finish(self) -> None:
         """The clean stop: wait for what is out, note that it arrived, let go."""

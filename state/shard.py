@@ -10,7 +10,7 @@ A bug in a step must not stop the flow: the shard puts the batch back as it was,
 applies the rest again.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -26,9 +26,9 @@ from domain.partition import partition_of
 from domain.record import Record
 from domain.reject import Reject
 from domain.streams import LETTERS, SHARD_INPUT
-from state import codec, seen
+from state import seen
 from state.context import Context, Due, Happening, Step, Unreadable
-from state.dues import Dues
+from state.memory import Memory
 from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
@@ -60,22 +60,15 @@ class Shard:
     def __init__(self, partition: int, store: Store, steps: Sequence[Step], partitions: int, hot: int) -> None:
         self.partition = partition
         self.head: Head = store.head(partition)
-        self.dues = Dues(store, partition)
+        self.memory = Memory(partition, store, hot)
         self.counts: Counter[str] = Counter()
-        self.rejected: Counter[str] = Counter()
         self.bugs: list[str] = []
         self._firing: tuple[str, str] | None = None
         self._poison_timers: set[tuple[str, str]] = set()
-        self._store = store
         self._steps = tuple(steps)
         self._partitions = partitions
-        self._hot_limit = hot
-        self._hot: OrderedDict[str, Person] = OrderedDict()
-        self._indexed: dict[str, int] = {}
-        self._touched: dict[str, Person] = {}
         self._effects: list[tuple[Effect, bytes]] = []
         self._turns: list[Turn] = []
-        self._staged: dict[str, bytes] = {}
         self._rows: list[Row] = []
         self._kinds: Counter[tuple[str, str]] = Counter()
         self._context: Context | None = None
@@ -93,7 +86,7 @@ class Shard:
         self._context = context
         self._seal()
         before = self.head
-        kept_dues = dict(self.dues.staged)
+        kept_dues, kept_counts = dict(self.memory.dues.staged), Counter(self.counts)
         poison: set[int] = set()
         self._poison_timers.clear()
         runs: list[list[int]]
@@ -121,6 +114,7 @@ class Shard:
                     poison.add(index)
                 else:
                     raise  # the shard itself fails: nothing can be set aside
+                self.counts = Counter(kept_counts)
                 self._restore(before, kept_dues, context)
         if runs or tick:
             self._turns.append(Turn(self.partition, before.clock, self.head.clock, tuple((s, a, b) for s, a, b in runs),
@@ -145,19 +139,15 @@ class Shard:
         if tick > self.head.clock and not self.head.history:
             self.head.clock = tick
         for _ in range(SLICE):
-            name = self.dues.pop(self.head.clock)
-            if name is None:
+            person = self.memory.due(self.head.clock)
+            if person is None:
                 return
-            self._indexed.pop(name, None)
-            person = self._person(name)
-            self._indexed.pop(name, None)  # loading assumes an entry; this one is used up
-            self._settle(person, context)
-            if not person.timers:
-                self.dues.clear(name)
+            self._fire(person, context)
+            self.memory.looked_at(person)
 
     def next_due(self) -> int | None:
         """When the next timer of this shard comes due, in ms."""
-        return self.dues.next()
+        return self.memory.dues.next()
 
     # -- one record --------------------------------------------------------------------------------------------
 
@@ -181,20 +171,20 @@ class Shard:
             self._reject(record, "too_long", f"userId or anonymousId: at most {events.MAX_ID} characters")
             return
         origin = f"{record.stream}-{record.partition}-{record.offset}"
-        if key not in self._hot and partition_of(routing_key(key), self._partitions) != self.partition:
+        if key not in self.memory.hot and partition_of(routing_key(key), self._partitions) != self.partition:
             self.counts["misrouted"] += 1
             self._forward(f"s:{self.partition}", key, record.value, record.log_time, origin, context)
             return
-        self._event(self._person(key), event, record, origin, record.log_time, context)
+        self._event(self.memory.person(key), event, record, origin, record.log_time, context)
 
     def _event(self, person: Person, event: Event, record: Record, origin: str, at: int, context: Context) -> None:
         """One event of one person; `at` is the log time by which the event's own time is corrected."""
         if person.alias_of:
             self._forward(person.id, person.alias_of, record.value, at, origin, context)
-            self._touched[person.id] = person
+            self.memory.touched[person.id] = person
             return
         clock = self.head.clock
-        if self._indexed.get(person.id, 0) <= clock:
+        if self.memory.entry(person.id) <= clock:
             self._fire(person, context)
         if seen.already(person, seen.digest(event.message_id or record.value), clock):
             self.counts["repeated"] += 1
@@ -205,9 +195,9 @@ class Shard:
             self._steps_over(person, event, context)
         except Unreadable as wrong:
             self._reject(record, wrong.kind, str(wrong))
-            self._touched[person.id] = person
+            self.memory.touched[person.id] = person
             return
-        self._settle(person, context)
+        self._settle(person, context, clock)
 
     def _letter(self, record: Record, context: Context) -> None:
         try:
@@ -215,14 +205,14 @@ class Shard:
         except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
             self._reject(record, "unreadable", str(wrong))
             return
-        person = self._person(letter.to)
+        person = self.memory.person(letter.to)
         mail = person.mail.get(letter.sender)
         if mail is not None and letter.seq <= mail.received:
             self.counts["repeated"] += 1
             return
         self._fire(person, context)
         person.mail[letter.sender] = Mail(mail.sent if mail else 0, letter.seq)
-        self._touched[person.id] = person
+        self.memory.touched[person.id] = person
         origin = f"{record.stream}-{record.partition}-{record.offset}"
         if letter.kind == "forward":
             value = str(letter.body.get("value", "")).encode()
@@ -236,7 +226,7 @@ class Shard:
             return
         context.begin(origin, self.head.clock, self.head.clock)
         self._steps_over(person, letter, context)
-        self._settle(person, context)
+        self._settle(person, context, self.head.clock)
 
     def _history(self, record: Record, context: Context) -> None:
         """A marker of recorded days: how far they have been written, or that they ended."""
@@ -256,14 +246,14 @@ class Shard:
         for step in self._steps:
             for effect in step(person, event, context):
                 effects.append((effect, _key(effect)))
-        self._touched[person.id] = person
+        self.memory.touched[person.id] = person
 
-    def _fire(self, person: Person, context: Context) -> None:
+    def _fire(self, person: Person, context: Context, floor: int = 0) -> None:
         """Fire the person's timers due by the clock, in the order (due, kind, id), each at its due time."""
         timers = person.timers
         if not timers:
             return
-        clock, floor = self.head.clock, 0
+        clock = self.head.clock
         while timers:
             due, name = min((due, name) for name, due in timers.items())
             if due > clock:
@@ -278,8 +268,7 @@ class Shard:
                 self._effects.append((Reject(
                     id=f"{origin}-reject-0", stream="", partition=self.partition, offset=0, kind="internal",
                     because=f"a step failed when {name} came due; the timer was set aside", at=at), origin.encode()))
-                self.rejected["internal"] += 1
-                self._touched[person.id] = person
+                self.memory.touched[person.id] = person
                 continue
             self._firing = (person.id, name)
             self._steps_over(person, Due(kind, about, due), context)
@@ -300,59 +289,27 @@ class Shard:
         reject = Reject(id=f"{origin}-reject-0", stream=record.stream, partition=record.partition, offset=record.offset,
                         kind=kind, because=because[:512], raw=raw, at=self.head.clock)
         self._effects.append((reject, origin.encode()))
-        self.rejected[kind] += 1
 
-    # -- memory ------------------------------------------------------------------------------------------------
-
-    def _person(self, key: str) -> Person:
-        person = self._hot.get(key)
-        if person is not None:
-            self._hot.move_to_end(key)
-            return person
-        kept = self._staged.get(key) or self._store.person(self.partition, key)
-        if kept is None:
-            person = Person(id=key)
-        else:
-            person = codec.decode(kept)
+    def _settle(self, person: Person, context: Context, floor: int) -> None:
+        """Fire what was set for now or earlier (it takes effect at `floor`), and note when to look again."""
+        if person.timers:
+            if min(person.timers.values()) <= self.head.clock:
+                self._fire(person, context, floor)
             if person.timers:
-                self._indexed[key] = min(person.timers.values())
-        self._hot[key] = person
-        return person
+                self.memory.index(person)
 
-    def _settle(self, person: Person, context: Context) -> None:
-        """Fire what came due at once, and keep the person's entry no later than their soonest timer."""
-        timers = person.timers
-        if not timers:
-            return
-        due = min(timers.values())
-        if due <= self.head.clock:
-            self._fire(person, context)
-            if not timers:
-                return
-            due = min(timers.values())
-        known = self._indexed.get(person.id)
-        if known is None or due < known:
-            self.dues.set(person.id, due)
-            self._indexed[person.id] = due
+    # -- staging -----------------------------------------------------------------------------------------------
 
     def _restore(self, before: Head, dues: dict[str, int | None], context: Context) -> None:
         """Put everything back as it was before the batch."""
         context.letters = before.letters
         context.history = bool(before.history)
-        for name in self._touched:
-            self._hot.pop(name, None)
-            self._indexed.pop(name, None)
-        self._touched.clear()
         self._effects.clear()
-        self.dues.reset()
-        for person, due in dues.items():
-            self.dues.clear(person) if due is None else self.dues.set(person, due)
+        self.memory.take_back(dues)
 
     def _seal(self) -> None:
-        """Turn what the last batch touched into bytes and rows."""
-        for name, person in self._touched.items():
-            self._staged[name] = codec.encode(person)
-        self._touched.clear()
+        """Turn what the last batch did into bytes and rows."""
+        self.memory.seal()
         history = int(bool(self.head.history))
         at = self.head.clock
         for effect, key in self._effects:
@@ -364,20 +321,13 @@ class Shard:
     def stage(self, batch: Batch) -> None:
         """Hand over what is to be committed; from now on it counts as committed."""
         self._seal()
-        for name, value in self._staged.items():
-            batch.persons[self.partition, name] = value
-        for name, due in self.dues.staged.items():
-            batch.dues[self.partition, name] = due
+        self.memory.stage(batch)
         batch.heads[self.partition] = self.head
         batch.rows += self._rows
         batch.turns += self._turns
         batch.kinds.update(self._kinds)
         self._kinds.clear()
-        self._staged, self._rows, self._turns = {}, [], []
-        self.dues.staged.clear()
-        while len(self._hot) > self._hot_limit:
-            name, _ = self._hot.popitem(last=False)
-            self._indexed.pop(name, None)
+        self._rows, self._turns = [], []
 
 
 def _key(effect: Effect) -> bytes:

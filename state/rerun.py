@@ -1,0 +1,51 @@
+"""Re-run: the recorded turns of a shard once more, from the log, into an empty store: the same state, byte for byte.
+
+A turn says which offsets were read, in which order, with which playbook and model, and to which moment the clock
+ticked.
+"""
+
+from collections.abc import Callable, Sequence
+
+from domain.model import Model
+from domain.record import Record
+from domain.streams import SHARD_INPUT
+from state.context import Step
+from state.rules import Rules
+from state.shard import Shard
+from state.store import Batch, Store, Turn
+
+
+class RerunError(RuntimeError):
+    """A turn did not end where it ended before: the log, the code or the playbook is not the one it was made with."""
+
+
+def rerun(
+    partition: int,
+    turns: Sequence[Turn],
+    fetch: Callable[[tuple[str, int], int, int], list[Record]],
+    store: Store,
+    steps: Sequence[Step],
+    partitions: int,
+    rules_of: Callable[[str], Rules],
+    model_of: Callable[[str], Model | None],
+) -> int:
+    """Apply the turns to `store` (an empty one); returns how many records were applied.
+
+    `fetch(place, first, last)` reads the log; `rules_of` and `model_of` find playbooks and models by their hash.
+    """
+    store.claim([partition], "rerun")
+    shard = Shard(partition, store, steps, partitions, hot=10_000)
+    applied = 0
+    for turn in turns:
+        records: list[Record] = []
+        for stream, first, last in turn.runs:
+            records += fetch((SHARD_INPUT[stream], partition), first, last)
+        shard.apply(records, turn.tick, rules_of(turn.rules), model_of(turn.model))
+        batch = Batch()
+        shard.stage(batch)
+        store.commit(batch, [row.seq for row in store.outbox()])
+        if shard.head.clock != turn.clock_after:
+            raise RerunError(f"shard {partition}: the clock is {shard.head.clock} after a turn that ended at "
+                             f"{turn.clock_after}; records of the turn: {turn.runs}")
+        applied += len(records)
+    return applied

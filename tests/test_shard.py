@@ -1,0 +1,257 @@
+"""What a shard promises: order, time, positions, timers, memory, and that a bug stops nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from domain import letter as letters
+from domain import reject as rejects
+from domain.effect import Effect
+from domain.letter import Letter
+from domain.partition import partition_of
+from domain.record import Record
+from domain.streams import LETTERS, PARTITIONS
+from state import codec
+from state.context import Context, Due, Happening, Unreadable
+from state.person import Person
+from state.store import Batch, StoreError
+from state.store_sqlite import SqliteStore
+from tests.shards import Bench, Tally, record, timer_after
+
+HERE = partition_of(b"ann", PARTITIONS)
+NEIGHBOUR = next(name for name in (f"n{i}" for i in range(10_000)) if partition_of(name.encode(), PARTITIONS) == HERE)
+
+
+def test_a_record_is_applied_once_however_often_it_is_read(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [tally], HERE)
+    one = record("ann")
+    bench.apply(one)
+    bench.apply(one)
+    bench.reopen()
+    bench.apply(one)
+    assert tally.seen == [("a:ann", "Page Viewed", 1_000)]
+
+
+def test_a_message_sent_again_is_recognised_by_its_id(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [tally], HERE)
+    bench.apply(record("ann", messageId="m-1"))
+    bench.reopen()
+    bench.apply(record("ann", messageId="m-1"), record("ann", messageId="m-2"))
+    assert len(tally.seen) == 2
+
+
+def test_what_is_not_committed_is_forgotten_and_comes_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [Tally()], HERE)
+    one = record("ann")
+    bench.shard.apply([one], 0, bench.rules, None)
+    bench.reopen()
+    assert bench.persons() == []
+    bench.apply(one)
+    assert [name for name, _ in bench.persons()] == ["a:ann"]
+
+
+def test_the_clock_is_log_time_and_never_runs_back(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [tally], HERE)
+    bench.apply(record("ann", at=5_000), record("ann", at=3_000), record("ann", at=6_000))
+    assert [now for _, _, now in tally.seen] == [5_000, 5_000, 6_000]
+
+
+def test_a_timer_fires_at_its_due_time_before_the_next_record_of_that_person(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(500), tally], HERE)
+    bench.apply(record("ann", at=1_000), record("ann", at=9_000))
+    assert [(what, now) for _, what, now in tally.seen] == [
+        ("Page Viewed", 1_000), ("due remind:me", 1_500), ("Page Viewed", 9_000)]
+
+
+def test_timers_fire_by_ticks_over_restarts_and_never_early(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(86_400_000), tally], HERE)
+    bench.apply(record("ann", at=1_000))
+    bench.reopen()
+    assert bench.shard.next_due() == 86_401_000
+    bench.apply(tick=86_400_999)
+    assert len(tally.seen) == 1
+    bench.reopen()
+    bench.apply(tick=86_401_000)
+    assert tally.seen[1:] == [("a:ann", "due remind:me", 86_401_000)]
+    bench.apply(tick=99_999_999_999)
+    assert len(tally.seen) == 2
+    assert bench.shard.next_due() is None
+
+
+def test_many_timers_of_many_people_fire_once_each_in_slices(tmp_path: Path) -> None:
+    names = [name for name in (f"p{i}" for i in range(60_000)) if partition_of(name.encode(), PARTITIONS) == HERE][:900]
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(700_000), tally], HERE, hot=100)
+    bench.apply(*[record(name, at=1_000 + n) for n, name in enumerate(names)])
+    bench.reopen()
+    for _ in range(10):
+        bench.apply(tick=2_000_000)
+    fired = [(now, who) for who, what, now in tally.seen if what.startswith("due")]
+    assert len(fired) == len(names) == len(set(fired))
+    assert fired == sorted(fired)
+
+
+def test_a_timer_moved_later_fires_later(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(1_000), tally], HERE)
+    for at in range(1_000, 5_000, 500):
+        bench.apply(record("ann", at=at))
+    bench.apply(tick=5_499)
+    assert not [what for _, what, _ in tally.seen if what.startswith("due")]
+    bench.apply(tick=5_500)
+    assert tally.seen[-1] == ("a:ann", "due remind:me", 5_500)
+
+
+def test_a_due_time_in_the_past_takes_effect_at_the_clock(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(-800), tally], HERE)
+    bench.apply(record("ann", at=1_000))
+    assert tally.seen == [("a:ann", "Page Viewed", 1_000), ("a:ann", "due remind:me", 1_000)]
+
+
+def test_no_tick_while_recorded_days_are_read(tmp_path: Path) -> None:
+    def marker(stream: str, body: bytes) -> Record:
+        return Record(stream, HERE, int.from_bytes(body[-3:-1], "big"), 1_000, None, body)
+
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(10), tally], HERE)
+    bench.apply(marker("clicks", b'{"type":"history","reached":1000}'), record("ann", at=1_000, offset=10**6))
+    bench.apply(tick=50_000)
+    assert bench.shard.head.clock == 1_000
+    bench.reopen()
+    assert bench.shard.head.history == {"clicks": 1_000}
+    bench.apply(Record("clicks", HERE, 10**6 + 1, 1_000, None, b'{"type":"history","ended":true}'))
+    bench.apply(tick=50_000)
+    assert tally.seen[-1] == ("a:ann", "due remind:me", 1_010)
+
+
+@pytest.mark.parametrize(("value", "kind", "because"), [
+    (b"{", "unreadable", "truncated"),
+    (b'{"type":"track"}', "unreadable", "`event`"),
+    (b'{"type":"page","anonymousId":[1]}', "unreadable", "anonymousId"),
+    (b'{"type":"page"}', "no_person", "userId"),
+    (b'{"type":"page","anonymousId":"' + b"x" * 300 + b'"}', "too_long", "256"),
+    (b"\xff\xfe", "unreadable", ""),
+])
+def test_what_cannot_be_read_is_a_reject_with_its_reason(tmp_path: Path, value: bytes, kind: str, because: str) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [tally], HERE)
+    rows = bench.apply(Record("clicks", HERE, 1, 1_000, b"ann", value), record("ann", offset=2))
+    assert [row.stream for row in rows] == ["rejects"]
+    reject = rejects.decode(rows[0].body)
+    assert (reject.kind, reject.id) == (kind, f"clicks-{HERE}-1-reject-0")
+    assert because in reject.because
+    assert len(tally.seen) == 1
+
+
+def test_a_record_in_the_wrong_partition_is_forwarded_in_order(tmp_path: Path) -> None:
+    stranger = next(name for name in ("b", "c", "d", "e") if partition_of(name.encode(), PARTITIONS) != HERE)
+    bench = Bench(tmp_path / "1", [Tally()], HERE)
+    rows = bench.apply(*[record(stranger, partition=HERE, at=1_000 + n) for n in range(3)])
+    assert [row.stream for row in rows] == [LETTERS] * 3
+    assert {row.key for row in rows} == {stranger.encode()}
+    there, tally = partition_of(stranger.encode(), PARTITIONS), Tally()
+    other = Bench(tmp_path / "2", [tally], there)
+    arrived = [Record(LETTERS, there, n, 2_000 + n, row.key, row.body) for n, row in enumerate(rows)]
+    other.apply(*arrived)
+    other.apply(*[letter._replace(offset=letter.offset + 10) for letter in arrived])
+    assert [who for who, _, _ in tally.seen] == [f"a:{stranger}"] * 3
+
+
+def test_a_letter_that_comes_twice_is_read_once(tmp_path: Path) -> None:
+    tally = Tally()
+    bench = Bench(tmp_path, [tally], HERE)
+    letter = letters.encode(Letter(kind="hello", sender="a:x", to="a:ann", seq=3))
+    bench.apply(Record(LETTERS, HERE, 1, 1_000, b"ann", letter), Record(LETTERS, HERE, 2, 1_000, b"ann", letter))
+    assert len(tally.seen) == 1
+
+
+def test_a_bug_in_a_step_sets_one_record_aside_and_loses_no_other(tmp_path: Path) -> None:
+    def buggy(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        person.segments["half done"] = 1
+        if getattr(event, "name", "") == "Boom":
+            raise ZeroDivisionError("a bug")
+        del person.segments["half done"]
+        return ()
+
+    tally = Tally()
+    bench = Bench(tmp_path, [buggy, tally], HERE)
+    rows = bench.apply(record("ann"), record("ann", "Boom"), record(NEIGHBOUR), record("ann"))
+    assert [rejects.decode(row.body).kind for row in rows] == ["internal"]
+    kept = {name: codec.decode(value) for name, value in bench.persons()}
+    assert kept["a:ann"].segments == {"Page Viewed": 2}
+    assert kept[f"a:{NEIGHBOUR}"].segments == {"Page Viewed": 1}
+    assert bench.shard.bugs == ["ZeroDivisionError: a bug"]
+
+
+def test_a_bug_behind_a_timer_sets_the_timer_aside(tmp_path: Path) -> None:
+    def buggy(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if isinstance(event, Due):
+            raise ZeroDivisionError("a bug")
+        return ()
+
+    bench = Bench(tmp_path, [timer_after(10), buggy], HERE)
+    rows = bench.apply(record("ann", at=1_000), record(NEIGHBOUR, at=2_000), tick=5_000)
+    assert [rejects.decode(row.body).kind for row in rows] == ["internal", "internal"]
+    assert not any(codec.decode(value).timers for _, value in bench.persons())
+
+
+def test_an_event_a_step_cannot_read_is_a_reject_that_names_the_field(tmp_path: Path) -> None:
+    def strict(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        raise Unreadable("properties.price", "should be a number")
+
+    bench = Bench(tmp_path, [strict], HERE)
+    rows = bench.apply(record("ann", "Product Viewed"))
+    assert rejects.decode(rows[0].body).because == "properties.price: should be a number"
+
+
+def test_memory_is_bounded_and_what_left_it_is_not_lost(tmp_path: Path) -> None:
+    names = [name for name in (f"p{i}" for i in range(20_000)) if partition_of(name.encode(), PARTITIONS) == HERE][:150]
+    bench = Bench(tmp_path, [Tally()], HERE, hot=10)
+    for _ in range(2):
+        for name in names:
+            bench.apply(record(name))
+    assert len(bench.shard.memory.hot) <= 10
+    assert {codec.decode(value).segments["Page Viewed"] for _, value in bench.persons()} == {2}
+
+
+def test_effect_ids_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    def talkative(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        return [Letter(kind="x", sender=person.id, to=person.id, seq=1, id=context.id("talkative")) for _ in range(2)]
+
+    records = [record("ann", offset=n, at=n) for n in range(1, 5)]
+    whole = Bench(tmp_path / "1", [talkative], HERE).apply(*records)
+    single = Bench(tmp_path / "2", [talkative], HERE)
+    assert [row.id for row in whole] == [row.id for one in records for row in single.apply(one)]
+    assert len({row.id for row in whole}) == 8
+
+
+def test_an_old_owner_can_write_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [Tally()], HERE)
+    other = SqliteStore(bench.path, PARTITIONS)
+    other.claim([HERE], "somebody else")
+    with pytest.raises(StoreError, match="taken over"):
+        bench.apply(record("ann"))
+    assert bench.persons() == []
+
+
+def test_a_store_of_another_size_is_refused(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "store.db", 64).close()
+    with pytest.raises(StoreError, match="64 partitions"):
+        SqliteStore(tmp_path / "store.db", 32)
+
+
+def test_outbox_rows_stay_until_they_are_said_to_be_sent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [Tally()], HERE)
+    bench.apply(Record("clicks", HERE, 1, 1_000, b"ann", b"{"), Record("clicks", HERE, 2, 1_000, b"ann", b"}"))
+    rows = bench.store.outbox()
+    assert [row.seq for row in rows] == [1, 2]
+    bench.store.commit(Batch(), [1])
+    bench.reopen()
+    assert [row.seq for row in bench.store.outbox()] == [2]

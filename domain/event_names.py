@@ -1,0 +1,53 @@
+"""Names of events: the e-commerce names of the Segment spec, and ours in the same style.
+
+>>> "Product Added" in EVENTS, suggest("Product Aded", EVENTS)
+(True, 'Product Added')
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+SHOP_EVENTS: Final = (
+    "Products Searched", "Product List Viewed", "Product List Filtered", "Promotion Viewed", "Promotion Clicked",
+    "Product Clicked", "Product Viewed", "Product Added", "Product Removed", "Cart Viewed", "Cart Updated",
+    "Cart Cleared", "Checkout Started", "Checkout Step Viewed", "Checkout Step Completed", "Payment Info Entered",
+    "Order Completed", "Order Updated", "Order Cancelled", "Order Refunded", "Coupon Entered", "Coupon Applied",
+    "Coupon Denied", "Coupon Removed", "Product Added to Wishlist", "Product Removed from Wishlist",
+    "Wishlist Product Added to Cart", "Product Shared", "Cart Shared", "Product Reviewed",
+)
+"""What happens in a shop."""
+
+CALL_EVENTS: Final = ("Page Viewed", "Screen Viewed", "Identified", "Grouped", "Aliased")
+"""What the other calls of the spec are called in conditions."""
+
+OUR_EVENTS: Final = (
+    "Exit Intent", "Offer Shown", "Offer Clicked", "Offer Dismissed", "Offer Held", "Consent Updated", "Signed Out",
+    "Message Delivered", "Message Opened", "Message Clicked", "Message Bounced", "Unsubscribed",
+)
+"""What attimo adds."""
+
+EVENTS: Final = frozenset((*SHOP_EVENTS, *CALL_EVENTS, *OUR_EVENTS))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant; empty when none is near.
+
+    >>> suggest("pages_atleast", ["pages_at_least", "seconds_at_least"]), suggest("order completed", EVENTS)
+    ('pages_at_least', 'Order Completed')
+    >>> suggest("xyz", EVENTS)
+    ''
+    """
+    by_lower = {name.lower(): name for name in sorted(known)}
+    found = get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.7)
+    return by_lower[found[0]] if found else ""
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """A question to add to an error.
+
+    >>> meant("Ordr Completed", EVENTS)
+    '; did you mean "Order Completed"?'
+    """
+    found = suggest(word, known)
+    return f'; did you mean "{found}"?' if found else ""

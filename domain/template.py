@@ -1,0 +1,250 @@
+"""Templates: Liquid, made safe. Parsed and checked when the playbook is read, so that nothing is found out too late.
+
+- What is inserted into HTML is escaped; the result is sanitised again where it is rendered (`operators/render.py`).
+- Loops, output and memory are bounded; files, dates and anything that would ask for the time are not there.
+- A variable without a value is an error (`Missing`), unless the template says `default` or asks with `if`.
+
+>>> Template("Hi {{ first_name }}", html=True).render({"first_name": "<b>Ann</b>"})
+'Hi &lt;b&gt;Ann&lt;/b&gt;'
+>>> Template("{{ cart.value | money }}").render({"cart": {"value": Price("9.50")}, "shop": {"currency": "EUR"}})
+'€9.50'
+>>> Template("{{ product.name }}").render({"product": {"id": "p1"}})
+Traceback (most recent call last):
+    ...
+domain.template.Missing: product.name
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from html.parser import HTMLParser
+from typing import Any, Final
+
+import liquid
+from liquid import Markup
+from liquid.exceptions import LiquidError
+from liquid.filter import with_context
+
+from domain.event_names import meant
+from domain.money import DIGITS
+
+VARIABLES: Final[dict[str, tuple[str, ...]]] = {
+    "product": ("id", "name", "price", "category", "brand", "url", "image_url"),
+    "products": (),
+    "cart": ("items", "value", "count"),
+    "order": ("id", "value", "items"),
+    "first_name": (), "last_name": (), "traits": (), "country": (), "device": (), "search": (), "coupon": (),
+    "shop": ("name", "url", "currency"),
+}
+"""What a template may ask for, and the fields where they are fixed. `products` and `cart.items` are lists."""
+
+TAGS: Final[dict[str, set[str]]] = {
+    "a": {"href", "title"}, "img": {"src", "alt", "width", "height"}, "ol": {"start"},
+    **{tag: set() for tag in ("p", "br", "b", "strong", "i", "em", "u", "s", "small", "sub", "sup", "span", "div", "ul",
+                              "li", "h2", "h3", "h4", "blockquote", "code", "hr", "table", "thead", "tbody", "tr",
+                              "th", "td", "figure", "figcaption", "del", "ins", "mark")},
+}
+"""The HTML that content may use, with its attributes. No styles, scripts, forms, frames: the widget gives the look."""
+
+_TAGS_OF_LIQUID = frozenset(("assign", "break", "capture", "case", "comment", "content", "continue", "cycle", "echo",
+                             "for", "if", "liquid", "output", "unless", "#"))
+_NO_FILTERS = ("date", "safe", "base64_decode", "base64_encode", "base64_url_safe_decode", "base64_url_safe_encode",
+               "escapejs")
+_SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥", "CAD": "CA$", "AUD": "A$", "BRL": "R$", "INR": "₹"}
+
+
+class Missing(ValueError):
+    """A template asked for something that is not known of this person; the text is the variable's name."""
+
+
+class _Unknown(liquid.Undefined):
+    """Can be asked about (`if`, `default`), and never shown."""
+
+    __slots__ = ()
+
+    def _missing(self) -> Missing:
+        hint = (self.hint or self.name).removesuffix(" is undefined")
+        return Missing(hint.strip("'") if hint != "index out of range" else self.name)
+
+    def __str__(self) -> str:
+        raise self._missing()
+
+    def items(self) -> Any:
+        raise self._missing()
+
+    def __int__(self) -> int:
+        raise self._missing()
+
+
+class Price(float):
+    """An amount in major units: counts as a number, and prints with the digits it was made with.
+
+    >>> price = Price("19.90")
+    >>> price > 15, str(price), price + 1
+    (True, '19.90', 20.9)
+    """
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> "Price":
+        price = super().__new__(cls, text)
+        price.text = text
+        return price
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Environment(liquid.Environment):
+    block_nesting_limit = 20
+    context_depth_limit = 20
+    loop_iteration_limit = 2_000
+    local_namespace_limit = 100_000
+    output_stream_limit = 60_000
+
+
+def money(amount: Decimal | float | str, currency: str) -> str:
+    """An amount with its currency, for people.
+
+    >>> money(1234.5, "EUR"), money(Decimal(1500), "JPY"), money("20", "CHF")
+    ('€1,234.50', '¥1,500', 'CHF 20.00')
+    """
+    shown = f"{Decimal(str(amount)):,.{DIGITS.get(currency, 2)}f}"
+    return f"{_SYMBOLS[currency]}{shown}" if currency in _SYMBOLS else f"{currency} {shown}"
+
+
+@with_context
+def _money(value: Any, *, context: liquid.RenderContext) -> Any:
+    if liquid.is_undefined(value):
+        return str(value)
+    shop = context.resolve("shop", default={})
+    try:
+        return money(value, str(shop.get("currency", "EUR")) if isinstance(shop, Mapping) else "EUR")
+    except (InvalidOperation, ValueError):
+        return value
+
+
+def _environment(*, html: bool) -> _Environment:
+    environment = _Environment(autoescape=html, undefined=_Unknown)
+    environment.add_filter("money", _money)
+    for name in _NO_FILTERS:
+        environment.filters.pop(name, None)
+    return environment
+
+
+_HTML = _environment(html=True)
+_PLAIN = _environment(html=False)
+
+
+class Template:
+    """One parsed template. `roots` are the variables it asks for. ValueError when it cannot be parsed."""
+
+    __slots__ = ("_parsed", "html", "roots", "source")
+
+    def __init__(self, source: str, *, html: bool = False) -> None:
+        self.source = source
+        self.html = html
+        self._parsed: liquid.BoundTemplate | None = None
+        self.roots: tuple[str, ...] = ()
+        if "{{" in source or "{%" in source:
+            try:
+                self._parsed = (_HTML if html else _PLAIN).from_string(source)
+                self.roots = tuple(sorted(map(str, self._parsed.global_variables())))
+            except (LiquidError, RecursionError) as wrong:
+                raise ValueError(_plain_error(wrong)) from wrong
+
+    def render(self, variables: Mapping[str, object]) -> str:
+        """The text for these variables. Missing when one that is shown has no value; ValueError at a limit."""
+        if self._parsed is None:
+            return self.source
+        try:
+            return self._parsed.render(**variables)
+        except (LiquidError, ArithmeticError, RecursionError) as wrong:
+            raise ValueError(_plain_error(wrong)) from wrong
+
+    def problems(self) -> list[str]:
+        """What is wrong with it although it can be parsed: unknown variables, filters and tags; unsafe HTML."""
+        found: list[str] = []
+        if self._parsed is not None:
+            analysis = self._parsed.analyze()
+            for root, uses in sorted(analysis.globals.items(), key=lambda item: str(item[0])):
+                if root not in VARIABLES:
+                    found.append(f'there is no variable "{root}"{meant(str(root), VARIABLES)}')
+                    continue
+                fields = VARIABLES[root]
+                for use in uses:
+                    second = use.segments[1] if len(use.segments) > 1 else None
+                    if fields and isinstance(second, str) and second not in fields:
+                        found.append(f'"{root}" has no field "{second}"{meant(second, fields)}')
+            environment = self._parsed.env
+            found += [f'there is no filter "{name}"{meant(name, environment.filters)}'
+                      for name in sorted(analysis.filters) if name not in environment.filters]
+            found += [f'the tag "{name}" is not allowed here'
+                      for name in sorted(analysis.tags) if name not in _TAGS_OF_LIQUID]
+        if self.html:
+            found += _unsafe(self.source)
+        return list(dict.fromkeys(found))
+
+
+def _plain_error(wrong: BaseException) -> str:
+    if isinstance(wrong, LiquidError):
+        context = wrong.context() if wrong.token is not None else None
+        return f"{wrong.message}" + (f" (line {context[0]} of the template)" if context else "")
+    return f"it cannot be rendered: {type(wrong).__name__}"
+
+
+class _Look(HTMLParser):
+    """Reads the HTML a marketer wrote and notes what the sanitiser would take away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in TAGS:
+            self.found.append(f"<{tag}> is not allowed{meant(tag, TAGS) if len(tag) > 2 else ''}")
+            return
+        for name, value in attrs:
+            if name not in TAGS[tag]:
+                self.found.append(f'<{tag} {name}="…"> is not allowed')
+            elif name in ("href", "src") and not is_safe_url((value or "").replace(_HOLE, "x")):
+                shown = (value or "")[:60]
+                self.found.append(f'<{tag} {name}="{shown}">: should be a path, or begin with https:// or http://')
+
+    handle_startendtag = handle_starttag
+
+
+_HOLE = "\u2063"
+_LIQUID = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+
+
+def _unsafe(source: str) -> list[str]:
+    look = _Look()
+    look.feed(_LIQUID.sub(_HOLE, source))
+    look.close()
+    return look.found
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether this may stand behind a link: http, https, or a path of the shop itself.
+
+    >>> [is_safe_url(u) for u in ("/cart?x=1", "https://a.example/b", "javascript:alert(1)", "//evil.example")]
+    [True, True, False, False]
+    """
+    if not url or len(url) > 2_048 or any(c <= " " or c == "\\" or c == "\x7f" for c in url):
+        return False
+    if url.startswith(("https://", "http://")):
+        return len(url) > len("https://")
+    if url.startswith("//"):
+        return False
+    return url[0] in "/?#" or ":" not in url.split("/", 1)[0]
+
+
+def escaped(text: str) -> str:
+    """Plain text as HTML.
+
+    >>> escaped("a < b")
+    'a &lt; b'
+    """
+    return str(Markup.escape(text))

@@ -23,6 +23,21 @@ def load(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> Settings
     return resolve(flags, os.environ, found)
 
 
+def came_from(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> dict[str, str]:
+    """Where each setting in force came from: "option", the name of the variable, "attimo.toml" or "default"."""
+    found = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
+    origins = {}
+    for name in Settings.__struct_fields__:
+        variable = "ATTIMO_" + name.upper()
+        if flags.get(name) is not None:
+            origins[name] = "option"
+        elif os.environ.get(variable):
+            origins[name] = variable
+        else:
+            origins[name] = file.name if name in found else "default"
+    return origins
+
+
 def with_secret(settings: Settings) -> Settings:
     """The settings with a signing secret: the one given, else one kept in the data folder (made when missing)."""
     if settings.secret:

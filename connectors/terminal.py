@@ -3,9 +3,11 @@
 On a terminal the table of processes is redrawn in place when something changes; elsewhere each change is one line.
 """
 
-import time
+import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
 from typing import IO, Self
 
 from rich.console import Console
@@ -18,6 +20,15 @@ from connectors.supervisor import Child
 from domain.settings import Settings
 
 STYLES = {"ready": "green", "starting": "yellow", "waiting": "red", "stopped": "dim"}
+
+
+def version() -> str:
+    """The version of attimo, installed or in a clone that was not."""
+    try:
+        return metadata.version("attimo")
+    except metadata.PackageNotFoundError:
+        declared = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
+        return str(declared["project"]["version"])
 
 
 def addresses(settings: Settings) -> list[tuple[str, str]]:
@@ -62,16 +73,10 @@ class Screen:
         self._said: dict[str, tuple[str, int]] = {}
         self._was_ready = False
         self._open = ExitStack()
-        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            name = f"attimo {version('attimo')}"
-        except PackageNotFoundError:  # run from a clone that was not installed
-            name = "attimo"
-        self.line(Text(name, "bold"), Text(f"   data in {self.settings.data}/, playbook in {self.settings.playbook}/"))
+        where = f"   data in {self.settings.data}/, playbook in {self.settings.playbook}/"
+        self.line(Text(f"attimo {version()}", "bold"), Text(where))
         self.line()
         for word, line in addresses(self.settings):
             self.line(Text(f"  {word:<9}", "cyan"), Text(line))

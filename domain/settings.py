@@ -62,4 +62,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapp
     except msgspec.ValidationError as wrong:
         raise ValueError(f"environment ATTIMO_*: {wrong}") from wrong
     merged.update({name: value for name, value in flags.items() if value is not None})
-    return msgspec.convert(merged, Settings, strict=False)
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as wrong:
+        raise ValueError(f"option: {wrong}") from wrong

@@ -1,0 +1,178 @@
+"""attimo on the command line: up, run, ingest, topics, explain, check, top, settings.
+
+To read the code, begin with `flows/onsite.py` (what happens to an event, in six lines), then `operators/` in the order
+named there, then `state/shard.py` (how it is remembered) and `connectors/` for whatever outside system you care about.
+
+Settings: option > ATTIMO_* > attimo.toml > default; `attimo settings` shows the ones in force.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from connectors.log import LogError
+from connectors.settings import came_from, load
+from domain.settings import SECRET_FIELDS, Settings
+
+OPTIONS = {
+    "data": "Folder of everything attimo keeps.",
+    "playbook": "Folder of segments, campaigns and templates.",
+    "shop": "Id of the shop: prefixes topics and channels.",
+    "log": "sqlite, or kafka://host:9092[,host2:9092].",
+    "redis": "URL of a Redis that runs already.",
+    "host": "Address the edge listens on.",
+    "port": "Port the edge listens on.",
+    "metrics_port": "First port of the metrics, on loopback; 0 for none.",
+}
+
+
+class Refused(click.ClickException):
+    """A request that cannot be carried out: one line, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"attimo: {self.format_message()}", err=True)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Say what is wrong in one line, where the person at the keyboard can do something about it."""
+    try:
+        yield
+    except (ValueError, LogError) as wrong:
+        raise Refused(str(wrong)) from wrong
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the common options and, as its first argument, the settings in force."""
+
+    @functools.wraps(command)
+    def run(assign: tuple[str, ...], **given: Any) -> None:
+        flags = {name: given.pop(name) for name in OPTIONS}
+        if given.pop("demo", False):
+            flags["demo"] = True
+        for pair in assign:
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise click.UsageError(f"--set {pair}: write it as NAME=VALUE")
+            flags[name] = value.split(",") if name == "origins" else value
+        click.get_current_context().obj = flags
+        with plainly():
+            settings = load(flags)
+        if command.__name__ == "run":  # nobody sits there: the whole story goes into its log
+            command(settings, **given)
+            return
+        with plainly():
+            command(settings, **given)
+
+    for name, text in reversed(OPTIONS.items()):
+        run = click.option("--" + name.replace("_", "-"), metavar=name.split("_")[-1].upper(), help=text)(run)
+    return click.option("--set", "assign", multiple=True, metavar="NAME=VALUE", help="Any other setting.")(run)
+
+
+def show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """`attimo --version`."""
+    if wanted:
+        from connectors.terminal import version
+
+        click.echo(f"attimo {version()}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+              help="Show the version.")
+def cli() -> None:
+    """Marketing automation in the moment."""
+
+
+@cli.command()
+@click.option("--demo", is_flag=True, help="With a small demo shop to walk through.")
+@with_settings
+def up(settings: Settings) -> None:
+    """Start everything on this machine, and keep it running until Ctrl-C."""
+    from connectors.up import up as keep_up
+
+    sys.exit(keep_up(settings, (sys.executable, str(Path(__file__).resolve()))))
+
+
+@cli.command()
+@click.argument("process", type=click.Choice(["edge", "onsite", "learning"]))
+@click.option("--worker", metavar="I/N", default="0/1", help="onsite: take the partitions p with p mod N = I.")
+@with_settings
+def run(settings: Settings, process: str, worker: str) -> None:
+    """Run one process, until SIGTERM or SIGINT."""
+    share = share_of(worker)
+    if process == "edge":
+        from connectors.edge import serve
+
+        serve(settings)
+    elif process == "learning":
+        from flows.learning import run as learn
+
+        learn(settings)
+    else:
+        from flows.onsite import run as onsite
+
+        onsite(settings, share)
+
+
+def share_of(worker: str) -> tuple[int, int]:
+    """Which worker of how many; a usage error unless it is I/N with 0 <= I < N.
+
+    >>> share_of("1/4")
+    (1, 4)
+    """
+    index, slash, count = worker.partition("/")
+    if slash and index.isdecimal() and count.isdecimal() and int(index) < int(count):
+        return int(index), int(count)
+    raise click.UsageError(f"--worker {worker}: write it as I/N with I from 0 to N-1, such as 0/2 and 1/2")
+
+
+@cli.group()
+def topics() -> None:
+    """The topics of a Kafka log."""
+
+
+@topics.command()
+@with_settings
+def create(settings: Settings) -> None:
+    """Create the topics of the log, with their partitions and retention; leaves existing ones alone."""
+    if not settings.log.startswith("kafka://"):
+        raise ValueError(f"log: {settings.log} makes its streams by itself; topics are for --log kafka://host:9092")
+    from connectors.log_kafka import create_topics
+
+    create_topics(settings)
+
+
+@cli.command("settings")
+@with_settings
+def show_settings(settings: Settings) -> None:
+    """Show the settings in force, and where each came from."""
+    origins = came_from(click.get_current_context().obj)
+    for name in Settings.__struct_fields__:
+        value = getattr(settings, name)
+        if name in SECRET_FIELDS:
+            value = "(set)" if value else "(not set)"
+        elif isinstance(value, tuple):
+            value = ",".join(value)
+        elif name == "redis":
+            from connectors.valkey import without_password
+
+            value = without_password(value)
+        click.echo(f"{name:<14} {value!s:<24} {origins[name]}")
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="attimo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""`attimo top`: what is happening, in a terminal. Rates and latency from the metrics, decisions from the log.
+
+It only reads, so it may run beside anything. A process that does not answer is shown as such.
+"""
+
+import http.client
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from connectors import metrics
+from connectors.log import Log, Reader
+from domain import action as actions
+from domain.action import Action, Disarm, Hold, Move
+from domain.settings import Settings
+from domain.streams import ACTIONS
+
+LINES = 15
+"""Decisions shown."""
+BACK = 40
+"""How far back (in offsets, by partition) the first look goes."""
+
+Samples = dict[tuple[str, str], float]
+"""(metric, value of its one label or "") -> number."""
+
+
+def scrape(port: int) -> Samples | None:
+    """The metrics of one process; None when it does not answer."""
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        line.request("GET", "/metrics")
+        return read(line.getresponse().read().decode())
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        line.close()
+
+
+def read(text: str) -> Samples:
+    r"""Prometheus text as numbers, of attimo's own metrics and the process's.
+
+    >>> read('# TYPE attimo_events counter\nattimo_events_total{stream="clicks"} 5.0\n')
+    {('attimo_events_total', 'clicks'): 5.0}
+    """
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text):
+        if family.name.startswith(("attimo_", "process_")):
+            for sample in family.samples:
+                samples[sample.name, next(iter(sample.labels.values()), "")] = sample.value
+    return samples
+
+
+def percentile(samples: Samples, name: str, share: float, before: Samples | None = None) -> float | None:
+    """A percentile of a histogram in seconds, of what came since `before`; None when nothing did.
+
+    Between two bounds the value is interpolated; beyond the last bound it is the last bound.
+
+    >>> some = {("t_bucket", "1.0"): 8.0, ("t_bucket", "2.0"): 10.0, ("t_bucket", "+Inf"): 10.0}
+    >>> percentile(some, "t", 0.9), percentile(some, "t", 0.5), percentile({}, "t", 0.5)
+    (1.5, 0.625, None)
+    """
+    bounds = sorted((float(label), value - (before or {}).get((metric, label), 0.0))
+                    for (metric, label), value in samples.items() if metric == name + "_bucket")
+    if not bounds or bounds[-1][1] <= 0:
+        return None
+    wanted, low, counted = share * bounds[-1][1], 0.0, 0.0
+    for bound, count in bounds:
+        if count >= wanted:
+            return low if bound == float("inf") else low + (bound - low) * (wanted - counted) / (count - counted)
+        low, counted = bound, count
+    return low
+
+
+class Tail:
+    """The newest decisions and segment moves in the log."""
+
+    def __init__(self, log: Log) -> None:
+        places = [(ACTIONS, partition) for partition in range(log.partitions)]
+        ends = log.ends(places)
+        self._reader: Reader = log.reader(places, {place: max(-1, end - BACK) for place, end in ends.items()})
+        self.newest: deque[Action] = deque(maxlen=LINES)
+
+    def look(self) -> None:
+        """Read on, to the end of the log."""
+        found: list[Action] = []
+        while records := self._reader.poll(1000, 0.0):
+            for record in records:
+                try:
+                    found.append(actions.decode(record.value))
+                except msgspec.DecodeError:  # written by somebody else, or by a later release
+                    continue
+        found.sort(key=lambda action: action.at)
+        seen = {action.id for action in self.newest}
+        self.newest.extend(action for action in found if action.id not in seen)
+
+
+def sentence(action: Action) -> tuple[str, str, str]:
+    """A decision in words: what, about which campaign or segment, and why.
+
+    >>> because = actions.Because(trigger="exit_intent", held=("cart.value >= 50",))
+    >>> sentence(actions.Hold(id="i", at=0, person="a:x", campaign="exit", because=because))
+    ('hold', 'exit', 'exit_intent; cart.value >= 50')
+    """
+    because = action.because
+    said = "; ".join(part for part in (because.reason, because.detail, because.trigger, *because.held) if part)
+    if isinstance(action, Move):
+        return ("enters" if action.entered else "leaves"), action.segment, said
+    kind = "disarm" if isinstance(action, Disarm) else "hold" if isinstance(action, Hold) else type(action).__name__
+    return kind.lower(), action.campaign, said
+
+
+def milliseconds(seconds: float | None) -> str:
+    """How a latency is written.
+
+    >>> milliseconds(0.00123), milliseconds(2.5), milliseconds(None)
+    ('1.2 ms', '2500 ms', '-')
+    """
+    return "-" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def latency(samples: Samples, before: Samples | None = None) -> str:
+    """The percentiles of the way from the log to Redis, as a line."""
+    shares = (("p50", .5), ("p99", .99), ("p99.9", .999))
+    return ", ".join(f"{word} {milliseconds(percentile(samples, 'attimo_latency_seconds', share, before))}"
+                     for word, share in shares)
+
+
+class Top:
+    """Looks, remembers the last look, and draws."""
+
+    def __init__(self, settings: Settings, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ports = {name: metrics.port_of(settings, name) for name in metrics.PROCESSES}
+        self._tail = Tail(log)
+        self._clock = clock
+        self._now: dict[str, Samples | None] = {}
+        self._before: dict[str, Samples | None] = {}
+        self._at = self._seconds = 0.0
+
+    def look(self) -> None:
+        """Ask every process and the log once."""
+        self._before = self._now
+        self._now = {name: scrape(port) if port else None for name, port in self._ports.items()}
+        now = self._clock()
+        self._seconds, self._at = now - self._at, now
+        self._tail.look()
+
+    def picture(self) -> RenderableType:
+        """What the last look saw."""
+        return Group(self._processes(), Text(), self._streams(), Text(), self._model(), Text(), self._decisions())
+
+    def _rate(self, process: str, key: tuple[str, str]) -> float | None:
+        now, before = self._now.get(process), self._before.get(process)
+        return (now.get(key, 0.0) - before.get(key, 0.0)) / self._seconds if now and before and self._seconds else None
+
+    def _processes(self) -> Table:
+        table = plain("process", "", "CPU", "memory")
+        for name in self._ports:
+            now, cpu = self._now.get(name), self._rate(name, ("process_cpu_seconds_total", ""))
+            if now is None:
+                table.add_row(name, Text("does not answer", "red"), "", "")
+            else:
+                table.add_row(name, Text("running", "green"), "-" if cpu is None else f"{cpu:.0%}",
+                              f"{now.get(('process_resident_memory_bytes', ''), 0) / 1e6:.0f} MB")
+        return table
+
+    def _streams(self) -> Table:
+        now = self._now.get("onsite") or {}
+        table = plain("stream", "events", "per second", "not yet read")
+        for metric, stream in sorted(now):
+            if metric == "attimo_events_total":
+                rate = self._rate("onsite", (metric, stream))
+                table.add_row(stream, f"{now[metric, stream]:.0f}", "-" if rate is None else f"{rate:.1f}",
+                              f"{now.get(('attimo_lag', stream), 0):.0f}")
+        table.caption = f"from the log to Redis: {latency(now)}"
+        if before := self._before.get("onsite"):
+            table.caption += f"; since the last look: {latency(now, before)}"
+        return table
+
+    def _model(self) -> Text:
+        now = self._now.get("learning") or self._now.get("onsite") or {}
+        if not now.get(("attimo_model_version", "")):
+            return Text("model: none yet", "dim")
+        value = {name: now.get(("attimo_model_" + name, ""), 0.0) for name in
+                 ("version", "examples", "positives", "roc_auc", "log_loss", "base_log_loss")}
+        return Text("model {version:.0f}: {examples:.0f} examples, {positives:.0f} with an order, "
+                    "ROC AUC {roc_auc:.3f}, log loss {log_loss:.4f} (base rate {base_log_loss:.4f})".format(**value))
+
+    def _decisions(self) -> Table:
+        table = plain("at", "person", "", "what", "because")
+        for action in self._tail.newest:
+            kind, about, because = sentence(action)
+            at = datetime.fromtimestamp(action.at / 1000).astimezone()
+            table.add_row(f"{at:%H:%M:%S}", Text(action.person[:24]), kind, Text(about), Text(because[:100], "dim"))
+        if not self._tail.newest:
+            table.add_row("", Text("no decision yet", "dim"), "", "", "")
+        return table
+
+
+def plain(*columns: str) -> Table:
+    """A table without lines."""
+    table = Table(box=None, pad_edge=False, caption_justify="left", header_style="cyan", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def top(settings: Settings, log: Log, once: bool = False, console: Console | None = None) -> None:
+    """Draw once, or again every second until Ctrl-C."""
+    console = console or Console(highlight=False)
+    view = Top(settings, log)
+    view.look()
+    if once:
+        console.print(view.picture())
+        return
+    with suppress(KeyboardInterrupt), Live(view.picture(), console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            time.sleep(1)
+            view.look()
+            live.update(view.picture(), refresh=True)

@@ -1,0 +1,117 @@
+"""Explain: what is known of a person, and why the last things were said to them or held back, in plain words."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from domain.partition import partition_of
+from state import codec
+from state.person import Facts, Person, person_key, routing_key
+from state.view import known
+
+Read = Callable[[int, str], bytes | None]
+"""(partition, person key) -> the person's bytes."""
+
+
+def find(who: str, read: Read, partitions: int) -> list[Person]:
+    """The persons an id may mean: a person key as it is, else the customer of this id, else the browser of this id.
+
+    Who became an alias of a known customer is followed there.
+    """
+    keys = [who] if who[:2] in ("u:", "a:") else [key for key in (person_key(who, None), person_key(None, who)) if key]
+    found: list[Person] = []
+    for named in keys:
+        key, seen = named, set[str]()
+        while key and key not in seen:
+            seen.add(key)
+            kept = read(partition_of(routing_key(key), partitions), key)
+            if kept is None:
+                break
+            person = codec.decode(kept)
+            if not person.alias_of:
+                if all(other.id != person.id for other in found):
+                    found.append(person)
+                break
+            key = person.alias_of
+    return found
+
+
+def moment(at: int) -> str:
+    """A time as people read it, UTC.
+
+    >>> moment(1_569_888_000_000)
+    '2019-10-01 00:00:00'
+    """
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def money(minor: int, currency: str) -> str:
+    """An amount as people read it (two decimals).
+
+    >>> money(1250, "EUR")
+    '12.50 EUR'
+    """
+    return f"{minor / 100:,.2f} {currency}".strip()
+
+
+def explain(person: Person, currency: str, campaign: str = "") -> str:
+    """A page of text about one person; with `campaign`, only the decisions about that one."""
+    if campaign:
+        return "\n".join(_decisions(person, campaign))
+    return "\n".join([*_who(person, currency), "", *_decisions(person, "")])
+
+
+def _who(person: Person, currency: str) -> Iterator[str]:
+    facts = known(person)
+    kind = "known customer" if person.id.startswith("u:") else "anonymous visitor"
+    yield f"{person.id}  ({kind})" + ("  marked as a robot" if person.bot else "")
+    if joined := [name for name, link in person.links.items() if link.state == "joined"]:
+        yield "  also known as   " + ", ".join(joined)
+    yield f"  first seen      {moment(facts.first_seen)}   last seen {moment(facts.last_seen)} (UTC)"
+    about = [word for word in (facts.device, facts.country, facts.locale, facts.timezone) if word]
+    if about:
+        yield "  from            " + ", ".join(about)
+    if facts.traits:
+        traits = [f"{name} = {trait.value}" for name, trait in sorted(facts.traits.items())]
+        yield "  traits          " + ", ".join(traits)
+    for name, trait in sorted(facts.consent.items()):
+        yield f"  consent         {name}: {'given' if trait.value else 'refused'} on {moment(trait.at)}"
+    yield from _did(facts, currency)
+    session = person.session
+    if session is not None:
+        first = ", first visit" if session.first_visit else ""
+        yield (f"  visit           since {moment(session.started_at)}: {session.pages} pages, {session.products} "
+               f"products, {session.added} added to the cart{first}")
+    if person.cart is not None and person.cart.items:
+        yield f"  cart            {len(person.cart.items)} products, {money(person.cart.value, currency)}"
+    if person.score is not None:
+        band = f" ({person.band})" if person.band else ""
+        yield f"  score           {person.score:.1%} likely to buy in this visit{band}"
+    for name, at in sorted(person.segments.items()):
+        yield f"  in segment      {name} since {moment(at)}"
+    for name, due in sorted(person.timers.items(), key=lambda item: item[1]):
+        yield f"  will be looked at again  {moment(due)}  ({name})"
+
+
+def _did(facts: Facts, currency: str) -> Iterator[str]:
+    for name, count in sorted(facts.counts.items(), key=lambda item: -item[1].last_at):
+        yield f"  did             {name}: {count.n} times, last {moment(count.last_at)}"
+    if facts.order_count:
+        yield (f"  orders          {facts.order_count}, {money(facts.revenue, currency)} net, last "
+               f"{moment(facts.last_order_at)}")
+    if facts.products:
+        yield "  looked at       " + ", ".join(seen.name or seen.product_id for seen in reversed(facts.products[-5:]))
+
+
+def _decisions(person: Person, campaign: str) -> Iterator[str]:
+    chosen = {name: what for name, what in person.decisions.items() if not campaign or name == campaign}
+    if not chosen:
+        yield (f"Nothing was decided about {campaign}: its trigger has not fired for this person."
+               if campaign else "Nothing was decided yet.")
+        return
+    yield "Decisions, newest first"
+    for name, decision in sorted(chosen.items(), key=lambda item: -item[1].at):
+        why = decision.reason + (f": {decision.detail}" if decision.detail else "")
+        yield f"  {moment(decision.at)}  {decision.kind:<6}  {name:<24}  {why}"
+        said = person.said.get(name)
+        if said is not None and said.total:
+            yield f"  {'':19}          shown {said.total} times, last {moment(said.last_at)}"

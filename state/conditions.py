@@ -1,0 +1,194 @@
+"""Conditions, compiled: closures over (person, facts, now), made once for each playbook.
+
+    holds(person, facts, now)         whether it is true at this moment
+    next_change(person, facts, now)   the earliest moment after `now` at which mere time may change that; None: never
+    explain(person, facts, now)       the parts that held and the parts that failed, in plain words
+
+`facts` is `state.view.known(person)`, `now` is ms since 1970. `needs` says what can change the answer:
+"session", "facts", "score", "cart", "orders", "event:<name>", "segment:<name>".
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from domain.condition import BANDS, Condition, Did
+from domain.shop import Shop
+from state import leaves
+from state.leaves import Leaf, Test
+from state.person import Facts, Person
+
+SAID_AT_MOST = 12
+"""Parts of an explanation that are kept."""
+
+
+class Node(NamedTuple):
+    """All, any, or the opposite, of other conditions."""
+
+    kind: str
+    test: Test
+    children: tuple["Leaf | Node", ...]
+    timed: bool
+
+
+class Compiled:
+    """A condition made ready to be asked."""
+
+    __slots__ = ("_root", "holds", "needs", "possible", "timed")
+
+    def __init__(self, root: Leaf | Node) -> None:
+        self._root = root
+        self.holds = root.test
+        self.needs = frozenset(leaf.needs for leaf in _leaves(root))
+        self.timed = _timed(root)
+        fixed = [leaf for leaf in _must(root) if leaf.fixed]
+        self.possible: Test = _all([leaf.test for leaf in fixed])
+        """False when nothing that happens in this visit can make it true."""
+
+    def next_change(self, person: Person, facts: Facts, now: int) -> int | None:
+        """The earliest moment (ms) after `now` at which time alone may change the answer."""
+        return _next_change(self._root, person, facts, now) if self.timed else None
+
+    def explain(self, person: Person, facts: Facts, now: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The statements that held and those that failed."""
+        held: list[str] = []
+        failed: list[str] = []
+        _explain(self._root, person, facts, now, False, held, failed)
+        return tuple(held[:SAID_AT_MOST]), tuple(failed[:SAID_AT_MOST])
+
+
+def compile_condition(condition: Condition, shop: Shop | None = None) -> Compiled:
+    """A condition as closures; amounts are read in the shop's currency.
+
+    >>> from domain.condition import InSession
+    >>> from state.person import Session
+    >>> engaged = compile_condition(Condition(session=InSession(pages_at_least=3)))
+    >>> person = Person(id="a:x", session=Session("s", 0, 0, pages=4))
+    >>> engaged.holds(person, Facts(), 0), engaged.explain(person, Facts(), 0)
+    (True, (('at least 3 pages this visit (has 4)',), ()))
+    """
+    return Compiled(_node(condition, shop or Shop()))
+
+
+# -- trees -----------------------------------------------------------------------------------------------------
+
+
+def _node(condition: Condition, shop: Shop) -> Leaf | Node:
+    parts: list[Leaf | Node] = []
+    if condition.has is not None:
+        parts += leaves.has(condition.has, shop)
+    if condition.session is not None:
+        parts += leaves.session(condition.session)
+    if condition.cart is not None:
+        parts += leaves.cart(condition.cart, shop)
+    if condition.orders is not None:
+        parts += leaves.orders(condition.orders, shop)
+    if condition.score is not None:
+        parts += leaves.score(condition.score)
+    if condition.in_segment is not None:
+        parts.append(_in_segment(leaves.texts(condition.in_segment)))
+    parts += [leaves.did(did) for did in _list(condition.did)]
+    parts += [_join("not", [leaves.did(did)]) for did in _list(condition.did_not)]
+    parts += [_node(child, shop) for child in condition.all]
+    if condition.any:
+        parts.append(_join("any", [_node(child, shop) for child in condition.any]))
+    if condition.not_ is not None:
+        parts.append(_join("not", [_node(condition.not_, shop)]))
+    return parts[0] if len(parts) == 1 else _join("all", parts)
+
+
+def _join(kind: str, children: list[Leaf | Node]) -> Node:
+    tests = [child.test for child in children]
+    if kind == "not":
+        opposite = tests[0]
+        return Node(kind, lambda p, f, now: not opposite(p, f, now), tuple(children), any(map(_timed, children)))
+    test = _all(tests) if kind == "all" else _any(tests)
+    return Node(kind, test, tuple(children), any(map(_timed, children)))
+
+
+def _all(tests: list[Test]) -> Test:
+    if not tests:
+        return lambda p, f, now: True
+    if len(tests) == 1:
+        return tests[0]
+    a, b, *rest = tests
+    if not rest:
+        return lambda p, f, now: a(p, f, now) and b(p, f, now)
+    if len(rest) == 1:
+        c = rest[0]
+        return lambda p, f, now: a(p, f, now) and b(p, f, now) and c(p, f, now)
+    others = _all(rest)
+    return lambda p, f, now: a(p, f, now) and b(p, f, now) and others(p, f, now)
+
+
+def _any(tests: list[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    a, b, *rest = tests
+    if not rest:
+        return lambda p, f, now: a(p, f, now) or b(p, f, now)
+    others = _any(rest)
+    return lambda p, f, now: a(p, f, now) or b(p, f, now) or others(p, f, now)
+
+
+def _timed(part: Leaf | Node) -> bool:
+    return part.change is not None if isinstance(part, Leaf) else part.timed
+
+
+def _leaves(part: Leaf | Node) -> Iterable[Leaf]:
+    if isinstance(part, Leaf):
+        yield part
+    else:
+        for child in part.children:
+            yield from _leaves(child)
+
+
+def _must(part: Leaf | Node) -> Iterable[Leaf]:
+    """The leaves without which the whole cannot hold."""
+    if isinstance(part, Leaf):
+        yield part
+    elif part.kind == "all":
+        for child in part.children:
+            yield from _must(child)
+
+
+def _next_change(part: Leaf | Node, person: Person, facts: Facts, now: int) -> int | None:
+    if isinstance(part, Leaf):
+        return part.change(person, facts, now) if part.change is not None else None
+    soonest: int | None = None
+    decided = part.kind == "any"
+    for child in part.children:
+        if not _timed(child):
+            if part.kind != "not" and child.test(person, facts, now) is decided:
+                return None  # time cannot move this part, and it settles the whole
+            continue
+        change = _next_change(child, person, facts, now)
+        if change is not None and (soonest is None or change < soonest):
+            soonest = change
+    return soonest
+
+
+def _explain(part: Leaf | Node, person: Person, facts: Facts, now: int, negated: bool, held: list[str],
+             failed: list[str]) -> None:
+    if isinstance(part, Leaf):
+        words = part.words(person, facts, now)
+        (held if part.test(person, facts, now) != negated else failed).append("not: " + words if negated else words)
+        return
+    if part.kind == "not":
+        _explain(part.children[0], person, facts, now, not negated, held, failed)
+        return
+    children = part.children
+    if (part.kind == "any") != negated:  # one is enough: what failed beside it is nobody's reason
+        enough = [child for child in children if child.test(person, facts, now) != negated]
+        if enough:
+            children, failed = tuple(enough), []
+    for child in children:
+        _explain(child, person, facts, now, negated, held, failed)
+
+
+def _list(value: Did | tuple[Did, ...] | None) -> tuple[Did, ...]:
+    return () if value is None else value if isinstance(value, tuple) else (value,)
+
+
+def _in_segment(names: tuple[str, ...]) -> Leaf | Node:
+    parts: list[Leaf | Node] = [leaves.band(name) if name in BANDS else leaves.member(name) for name in names]
+    return parts[0] if len(parts) == 1 else _join("any", parts)

@@ -1,0 +1,97 @@
+"""What must never be in the repository: paths of somebody's machine, addresses of package registries, secrets."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+# Written in pieces, so that this file does not contain what it looks for.
+REGISTRIES = ["pypi" + ".org", "python" + "hosted.org", "registry." + "npmjs.org", "npm" + "mirror", "repo1." + "maven",
+              "repo." + "maven", "deb." + "debian.org", "static.crates" + ".io", "index.crates" + ".io",
+              "proxy." + "golang.org", "arti" + "factory"]
+MACHINE = re.compile(r"(?<![\w.~$}/-])/(?:work|root|home/\w+|Users/\w+)/\w")
+SECRETS = [
+    re.compile("-----BEGIN (?:[A-Z]+ )?PRIVATE" + " KEY-----"),
+    re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
+    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{36}\b"),
+    re.compile(r"\bxox[abp]-[0-9A-Za-z-]{20,}"),
+    re.compile(r"\bsk_live_[0-9A-Za-z]{16,}"),
+    re.compile(r"https?://[^/\s:@'\"{}<>*]+:[^/\s@'\"{}<>*]+@(?!127\.0\.0\.1|localhost|[\w.]*example)"),
+]
+
+
+def tracked() -> list[Path]:
+    """Every file under version control that is text."""
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("not a git clone: there is no list of tracked files")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in names.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def texts() -> list[tuple[str, str]]:
+    found = []
+    for path in tracked():
+        try:
+            found.append((path.relative_to(ROOT).as_posix(), path.read_text("utf-8")))
+        except UnicodeDecodeError:  # a picture, or a golden file of bytes
+            continue
+    assert len(found) > 20
+    return found
+
+
+def test_no_path_of_a_machine() -> None:
+    wrong = [f"{name}: {hit[0]}" for name, text in texts() for hit in MACHINE.finditer(text)]
+    assert not wrong
+
+
+def test_no_address_of_a_package_registry() -> None:
+    wrong = [f"{name}: {host}" for name, text in texts() for host in REGISTRIES if host in text]
+    assert not wrong
+
+
+def test_no_secret() -> None:
+    wrong = [f"{name}: {pattern.pattern}" for name, text in texts() for pattern in SECRETS if pattern.search(text)]
+    assert not wrong
+
+
+def test_locks_pin_versions_and_say_nothing_about_where_they_came_from() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text("utf-8").splitlines():
+            assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; [\w.\"' !=<>]+)?", line), f"{name}: {line}"
+    lock = ROOT / "web" / "package-lock.json"
+    if lock.exists():
+        assert '"resolved"' not in lock.read_text("utf-8"), "web/.npmrc sets omit-lockfile-registry-resolved=true"
+
+
+def test_the_locks_agree_and_hold_what_is_declared() -> None:
+    def pins(name: str) -> dict[str, str]:
+        lines = (ROOT / name).read_text("utf-8").splitlines()
+        return {line.split("==")[0]: line.split("==")[1].split(" ;")[0] for line in lines}
+
+    run, dev = pins("requirements.txt"), pins("requirements-dev.txt")
+    assert run.items() <= dev.items(), "tests must run with the versions that the product runs with"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[>=<;\[ ]", line)[0] for line in project["dependencies"]}
+    extra = {re.split(r"[>=<;\[ ]", line)[0] for line in project["optional-dependencies"]["dev"]}
+    assert declared <= run.keys()
+    assert extra <= dev.keys()
+
+
+def test_nothing_big_is_committed() -> None:
+    big = [f"{path.name}: {path.stat().st_size}" for path in tracked() if path.stat().st_size > 1_000_000]
+    assert not big
+
+
+@pytest.mark.parametrize("text", ["see /ro" + "ot/notes", "in '/wo" + "rk/main/x'", "at /ho" + "me/ann/attimo"])
+def test_the_path_rule_sees(text: str) -> None:
+    assert MACHINE.search(text)
+
+
+@pytest.mark.parametrize("text", ["/workflows/x", "a/root/b", "~/work/x", "https://a.example/home/ann/"])
+def test_the_path_rule_spares(text: str) -> None:
+    assert not MACHINE.search(text)

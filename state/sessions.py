@@ -8,8 +8,11 @@ An event that happened before the visit began, or that is more than 30 minutes o
 counts for the person, but no visit is opened, prolonged or closed in the past for it.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
+from domain.outcome import Outcome
+from state.context import Context
 from state.person import Facts, Person, Session
 
 SESSION_FOR = 30 * 60_000
@@ -56,3 +59,32 @@ def begin(person: Person, facts: Facts, at: int) -> Session:
     person.session = session
     person.timers[SESSION_TIMER] = at + SESSION_FOR
     return session
+
+
+def close(person: Person, context: Context, step: str) -> Sequence[Outcome]:
+    """End the open visit. If nothing was said of it yet, its moment becomes an outcome now: did it end in an order?"""
+    session = person.session
+    person.session = None
+    person.timers.pop(SESSION_TIMER, None)
+    if session is None or session.labelled or not session.snapshot:
+        return ()
+    return (label(person, session, session.ordered, context, step),)
+
+
+def label(person: Person, session: Session, bought: bool, context: Context, step: str) -> Outcome:
+    """The one outcome of a visit, with the features as they were at its moment. Never a second one."""
+    session.labelled = True
+    return Outcome(
+        kind="propensity", id=context.id(step), person=person.id, at=context.now, taken_at=session.snapshot_at,
+        label=bought, features=session.snapshot, score=session.snapshot_score, model=session.snapshot_model)
+
+
+def device_of(user_agent: str) -> str:
+    """The device class by a user agent alone, where no collector has looked at it.
+
+    >>> device_of("Mozilla/5.0 (iPhone; CPU iPhone OS 18_7)"), device_of("Mozilla/5.0 (X11; Linux x86_64)")
+    ('mobile', 'desktop')
+    """
+    if "iPad" in user_agent or "Tablet" in user_agent or ("Android" in user_agent and "Mobile" not in user_agent):
+        return "tablet"
+    return "mobile" if "Mobi" in user_agent or "iPhone" in user_agent else "desktop"

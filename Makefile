@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help run test bench lint kafka lock clean node
+.PHONY: help run test bench lint docs kafka lock clean node
 
 help: ## what can be made
 	@echo "attimo: marketing automation in the moment"; echo
@@ -28,6 +28,9 @@ bench: $(VENV)/ready-dev ## measure against the floor, write benchmarks/results.
 lint: $(VENV)/ready-dev ## ruff and mypy alone
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/ready-dev ## make the tables of docs/ from the code again
+	ATTIMO_BLESS=1 $(PY) -m pytest -q tests/test_docs.py -k up_to_date
 
 kafka: .cache/kafka/ready ## fetch the Kafka broker for the tests that need one (Java and Maven)
 

@@ -151,6 +151,55 @@ def create(settings: Settings) -> None:
     create_topics(settings)
 
 
+@cli.command()
+@click.argument("person")
+@click.argument("campaign", default="")
+@with_settings
+def explain(settings: Settings, person: str, campaign: str) -> None:
+    """Say what is known of PERSON, and why the last things were said to them or held back.
+
+    PERSON is a user id or an anonymous id; "u:ID" and "a:ID" say which of the two.
+    """
+    from flows.worker import store_path
+    from state.explain import explain as words
+    from state.explain import find
+    from state.store_sqlite import SqliteStore
+
+    path = store_path(settings)
+    if not path.exists():
+        raise ValueError(f"data: nobody is known in {settings.data}/ yet ({path} is not there)")
+    store = SqliteStore(path, settings.partitions, read_only=True)
+    try:
+        found = find(person, store.person, settings.partitions)
+    finally:
+        store.close()
+    if not found:
+        raise ValueError(f"nobody is known as {person}")
+    for who in found:
+        click.echo(words(who, currency_of(settings), campaign))
+
+
+def currency_of(settings: Settings) -> str:
+    """The shop's currency; empty when its playbook cannot be read."""
+    from connectors.playbook_folder import read
+
+    return read(Path(settings.playbook)).shop.currency
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Print what is seen now, and end.")
+@with_settings
+def top(settings: Settings, once: bool) -> None:
+    """Watch rates, latency, the model and decisions in a terminal."""
+    from connectors.open_log import open_log
+    from connectors.top import top as watch
+
+    if settings.log == "sqlite" and not (Path(settings.data) / "log").exists():
+        raise ValueError(f"data: there is no log in {settings.data}/; start with `attimo up`, or name its --data")
+    with open_log(settings) as log:
+        watch(settings, log, once)
+
+
 @cli.command("settings")
 @with_settings
 def show_settings(settings: Settings) -> None:

@@ -26,6 +26,10 @@ from domain.streams import ACTIONS
 
 LINES = 15
 """Decisions shown."""
+WIDTH = 160
+"""Columns where there is no terminal."""
+LEAST = {"at": 8, "person": 8, "what": 6, "about": 16}
+"""Columns that a narrow terminal may not take; the reasons give way first."""
 BACK = 40
 """How far back (in offsets, by partition) the first look goes."""
 
@@ -155,7 +159,8 @@ class Top:
 
     def picture(self) -> RenderableType:
         """What the last look saw."""
-        return Group(self._processes(), Text(), self._streams(), Text(), self._model(), Text(), self._decisions())
+        return Group(self._processes(), Text(), self._streams(), Text(), self._latency(), self._model(), Text(),
+                     self._decisions())
 
     def _rate(self, process: str, key: tuple[str, str]) -> float | None:
         now, before = self._now.get(process), self._before.get(process)
@@ -180,10 +185,12 @@ class Top:
                 rate = self._rate("onsite", (metric, stream))
                 table.add_row(stream, f"{now[metric, stream]:.0f}", "-" if rate is None else f"{rate:.1f}",
                               f"{now.get(('attimo_lag', stream), 0):.0f}")
-        table.caption = f"from the log to Redis: {latency(now)}"
-        if before := self._before.get("onsite"):
-            table.caption += f"; since the last look: {latency(now, before)}"
         return table
+
+    def _latency(self) -> Text:
+        now, before = self._now.get("onsite") or {}, self._before.get("onsite")
+        lately = f"; since the last look: {latency(now, before)}" if before else ""
+        return Text(f"from the log to Redis: {latency(now)}{lately}")
 
     def _model(self) -> Text:
         now = self._now.get("learning") or self._now.get("onsite") or {}
@@ -195,11 +202,12 @@ class Top:
                     "ROC AUC {roc_auc:.3f}, log loss {log_loss:.4f} (base rate {base_log_loss:.4f})".format(**value))
 
     def _decisions(self) -> Table:
-        table = plain("at", "person", "", "what", "because")
+        table = plain("at", "person", "what", "about", "because")
         for action in self._tail.newest:
             kind, about, because = sentence(action)
             at = datetime.fromtimestamp(action.at / 1000).astimezone()
-            table.add_row(f"{at:%H:%M:%S}", Text(action.person[:24]), kind, Text(about), Text(because[:100], "dim"))
+            person = action.person if len(action.person) <= 20 else action.person[:19] + "…"
+            table.add_row(f"{at:%H:%M:%S}", Text(person), kind, Text(about), Text(because, "dim"))
         if not self._tail.newest:
             table.add_row("", Text("no decision yet", "dim"), "", "", "")
         return table
@@ -209,13 +217,15 @@ def plain(*columns: str) -> Table:
     """A table without lines."""
     table = Table(box=None, pad_edge=False, caption_justify="left", header_style="cyan", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=True, min_width=LEAST.get(column))
     return table
 
 
 def top(settings: Settings, log: Log, once: bool = False, console: Console | None = None) -> None:
     """Draw once, or again every second until Ctrl-C."""
     console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
     view = Top(settings, log)
     view.look()
     if once:

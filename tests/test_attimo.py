@@ -1,0 +1,73 @@
+"""The command line: what it refuses, it refuses in one line, and it never shows a secret."""
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from attimo import cli, share_of
+
+
+def said(*words: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, words, env=environment, prog_name="attimo")
+
+
+def test_settings_in_force_and_where_they_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "attimo.toml").write_text('shop = "moda"\nport = 1\n')
+    result = said("settings", "--port", "9000", "--set", "origins=https://a.example,https://b.example",
+                  "--redis", "redis://ann:hidden@cache.example/0", ATTIMO_PLAYBOOK="mine", ATTIMO_SECRET="hidden")
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    assert result.exit_code == 0
+    assert rows["shop"] == ["moda", "attimo.toml"]
+    assert rows["port"] == ["9000", "option"]
+    assert rows["origins"] == ["https://a.example,https://b.example", "option"]
+    assert rows["playbook"] == ["mine", "ATTIMO_PLAYBOOK"]
+    assert rows["secret"] == ["(set)", "ATTIMO_SECRET"]
+    assert rows["partitions"] == ["64", "default"]
+    assert "hidden" not in result.stdout
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (("settings", "--port", "many"), "attimo: option: Expected `int`, got `str` - at `$.port`"),
+    (("settings", "--set", "prot=1"), "attimo: option: Object contains unknown field `prot`"),
+    (("settings", "--set", "secret=x"), "attimo: secret: a secret is read from the environment only (ATTIMO_SECRET)"),
+    (("run", "edge", "--set", "prot=1"), "attimo: option: Object contains unknown field `prot`"),
+    (("topics", "create"), "attimo: log: sqlite makes its streams by itself; topics are for --log kafka://host:9092"),
+    (("top", "--data", "none"), "attimo: data: there is no log in none/; start with `attimo up`, or name its --data"),
+    (("explain", "ann", "--data", "none"),
+     "attimo: data: nobody is known in none/ yet (none/store/store.db is not there)"),
+])
+def test_what_cannot_be_done_is_said_in_one_line(
+    words: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = said(*words)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [line]
+    assert not list(tmp_path.iterdir()), "a refusal leaves nothing behind"
+
+
+def test_a_broken_attimo_toml_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "attimo.toml").write_text("port =")
+    result = said("settings")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("attimo: attimo.toml: ")
+
+
+def test_shares_of_workers() -> None:
+    assert share_of("0/1") == (0, 1)
+    for wrong in ("1", "1/1", "-1/2", "a/b", "1/", "/1"):
+        with pytest.raises(click.UsageError, match="I/N"):
+            share_of(wrong)
+
+
+def test_the_version_is_the_declared_one() -> None:
+    import tomllib
+
+    from tests.support import ROOT
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert said("--version").stdout == f"attimo {declared}\n"

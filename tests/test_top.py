@@ -1,0 +1,78 @@
+"""`attimo top`: what is in the metrics and in the log is what it draws."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from connectors import metrics
+from connectors.open_log import open_log
+from connectors.top import BACK, LINES, Tail, percentile, read, top
+from domain import action
+from domain.model import Model, Quality
+from domain.record import Outgoing
+from domain.settings import Settings
+from tests.support import free_port
+
+
+def hold(n: int, reason: str = "limit") -> Outgoing:
+    because = action.Because(trigger="exit_intent", reason=reason)
+    said = action.Hold(id=f"h{n}", at=1_600_000_000_000 + n, person=f"a:{n}", campaign="exit", because=because)
+    return Outgoing("actions", str(n).encode(), action.encode(said))
+
+
+def drawn(settings: Settings) -> str:
+    out = io.StringIO()
+    with open_log(settings) as log:
+        top(settings, log, once=True, console=Console(file=out, width=160))
+    return out.getvalue()
+
+
+def test_it_shows_the_metrics_and_the_newest_decisions(tmp_path: Path) -> None:
+    port = free_port() - 10
+    settings = Settings(data=str(tmp_path), metrics_port=port)
+    metrics.EVENTS.labels("clicks").inc(7)
+    metrics.LATENCY.observe(0.0012)
+    metrics.learned(Model("propensity", 3, "h", {}, quality=Quality(examples=40, positives=4, roc_auc=0.75)))
+    with open_log(settings) as log:
+        log.append([hold(n) for n in range(LINES + 5)])
+        log.append([Outgoing("actions", b"x", b"not an action")])
+    served = metrics.serve(metrics.port_of(settings, "onsite"))
+    assert served
+    try:
+        shown = drawn(settings)
+    finally:
+        served[0].shutdown()
+        served[0].server_close()
+        served[1].join()
+    lines = {line.split()[0]: line.split() for line in shown.splitlines() if line.strip()}
+    assert lines["onsite"][1] == "running"
+    assert lines["edge"][1:] == ["does", "not", "answer"]
+    assert float(lines["clicks"][1]) >= 7
+    assert re.search(r"to Redis: p50 \d", shown)
+    assert f"a:{LINES + 4} " in shown
+    assert shown.count("limit; exit_intent") == LINES
+    metrics.MODEL_VERSION.set(0)
+
+
+def test_the_tail_reads_on_and_says_nothing_twice(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path), partitions=2)
+    with open_log(settings) as log:
+        log.append([hold(n) for n in range(3 * BACK)])
+        tail = Tail(log)
+        tail.look()
+        first = [said.id for said in tail.newest]
+        assert first == [f"h{n}" for n in range(3 * BACK - LINES, 3 * BACK)]
+        log.append([hold(999), hold(3 * BACK - 1)])
+        tail.look()
+        assert [said.id for said in tail.newest] == [*first[1:], "h999"]
+
+
+def test_percentiles_of_what_came_since() -> None:
+    text = "# TYPE attimo_t histogram\n" + "\n".join(
+        f'attimo_t_bucket{{le="{bound}"}} {count}' for bound, count in (("0.1", 90), ("1.0", 100), ("+Inf", 100)))
+    before, now = read(text), read(text.replace("90", "100").replace('le="+Inf"} 100', 'le="+Inf"} 110'))
+    assert percentile(before, "attimo_t", 0.9) == pytest.approx(0.1)
+    assert percentile(now, "attimo_t", 0.5, before) == pytest.approx(0.05)

@@ -1,0 +1,177 @@
+"""`attimo up` with a real Redis and small stand-ins for the other processes: ready, restarted, stopped, alone."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from connectors import up, valkey
+from connectors.terminal import addresses
+from domain.settings import Settings
+from tests.support import ROOT, free_port
+
+# Answers every GET on the port of its process, and says so when it is asked to stop.
+STAND_IN = """
+import os, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+class Yes(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
+
+def stop(*_):
+    print("asked to stop", flush=True)
+    with open(os.environ["ATTIMO_DATA"] + "/order", "a") as order:
+        order.write(name + " ")
+    os._exit(0)
+
+name, port = sys.argv[2], int(os.environ["ATTIMO_METRICS_PORT"]) + {"edge": 0, "learning": 1, "onsite": 10}[sys.argv[2]]
+signal.signal(signal.SIGTERM, stop)
+Thread(target=HTTPServer(("127.0.0.1", port), Yes).serve_forever, daemon=True).start()
+if name == "edge":
+    HTTPServer(("127.0.0.1", int(os.environ["ATTIMO_PORT"])), Yes).serve_forever()
+signal.pause()
+"""
+
+
+class House:
+    """A running `up`, and what it said."""
+
+    def __init__(self, folder: Path, port: int, metrics_port: int) -> None:
+        self.data, self.port, self.metrics_port = folder / "data", port, metrics_port
+        (folder / "stand_in.py").write_text(STAND_IN)
+        self.code = textwrap.dedent(f"""
+            import sys
+            from connectors.up import up
+            from domain.settings import Settings
+            settings = Settings(data={str(self.data)!r}, port={port}, metrics_port={metrics_port}, demo=True)
+            try:
+                sys.exit(up(settings, [sys.executable, {str(folder / "stand_in.py")!r}]))
+            except ValueError as wrong:
+                sys.exit(str(wrong))
+        """)
+        self.out = folder / "out"
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+        with self.out.open("ab") as out:
+            return subprocess.Popen([sys.executable, "-c", self.code], cwd=ROOT, env=environment,
+                                    stdout=out, stderr=subprocess.STDOUT)
+
+    def until(self, holds: Callable[[str], object]) -> str:
+        while not holds(text := self.out.read_text()):
+            assert self.process.poll() is None, text
+            time.sleep(0.05)
+        return text
+
+    def children(self) -> dict[str, int]:
+        """Name -> pid of the children that live."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (path / "cmdline").read_bytes().decode().split("\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == self.process.pid and not any("leash.py" in word for word in words):
+                found["redis" if "stand_in.py" not in " ".join(words) else words[3]] = int(path.name)
+        return found
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    running = House(tmp_path, free_port(), free_port() - 10)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
+
+
+@pytest.mark.redis
+def test_the_house_starts_heals_and_stops(house: House) -> None:
+    text = house.until(lambda text: "ready: open" in text)
+    for word, line in addresses(Settings(data=str(house.data), port=house.port, metrics_port=house.metrics_port,
+                                         demo=True)):
+        assert re.search(rf"^  {word} +{re.escape(line)}$", text, re.MULTILINE), "addresses are whole lines, to copy"
+    assert valkey.answers(house.data / "run" / "redis.sock")
+    first = house.children()
+    assert sorted(first) == ["edge", "learning", "onsite", "redis"]
+
+    for name in ("onsite", "redis"):
+        os.kill(first[name], signal.SIGKILL)
+        house.until(re.compile(rf"{name} is waiting; ended \(SIGKILL\)").search)
+        while house.children().get(name, first[name]) == first[name]:
+            time.sleep(0.05)
+    house.until(lambda text: text.count("ready: open") >= 2)
+
+    again = subprocess.run([sys.executable, "-c", house.code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert f"is in use by another `attimo up` (process {house.process.pid})" in again.stderr
+
+    children = house.children()
+    house.process.send_signal(signal.SIGTERM)
+    assert house.process.wait() == 0
+    assert house.out.read_text().endswith("  stopping; Ctrl-C once more kills what is left\n  stopped\n")
+    assert (house.data / "order").read_text() == "edge onsite learning "
+    assert "asked to stop" in (house.data / "run" / "logs" / "edge.log").read_text()
+    for pid in children.values():
+        assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.redis
+def test_nothing_survives_a_killed_supervisor_and_the_next_one_starts(house: House) -> None:
+    house.until(lambda text: "ready: open" in text)
+    children = house.children()
+    house.process.kill()
+    house.process.wait()
+    for pid in children.values():
+        while Path(f"/proc/{pid}/fd").exists() and os.path.exists(f"/proc/{pid}/exe"):
+            time.sleep(0.02)
+    house.process = house.start()
+    house.until(lambda text: text.count("ready: open") == 2)
+    house.process.send_signal(signal.SIGINT)
+    assert house.process.wait() == 0
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = Settings(data=str(tmp_path), port=port, redis="")
+        with pytest.raises(ValueError, match=rf"port: {port} on 127.0.0.1 is in use; choose another with --port"):
+            up.up(settings, ["/no/such/program"])
+
+
+def test_a_redis_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path), redis=f"redis://ann:hidden@127.0.0.1:{free_port()}/0")
+    with pytest.raises(ValueError, match="redis: redis://\\*\\*\\*@127") as refused:
+        up.up(settings, ["/no/such/program"])
+    assert "hidden" not in str(refused.value)
+
+
+def test_every_setting_but_secrets_reaches_the_children() -> None:
+    settings = Settings(data="d", demo=True, port=1, origins=("https://a.example",), secret="s", server_key="k")
+    passed = up.environment(settings)
+    assert (passed["ATTIMO_DEMO"], passed["ATTIMO_PORT"], passed["ATTIMO_DATA"]) == ("true", "1", "d")
+    assert not {"ATTIMO_SECRET", "ATTIMO_SERVER_KEY"} & (passed.keys() - os.environ.keys())
+
+
+def test_the_data_folder_may_not_be_too_deep_for_a_socket() -> None:
+    with pytest.raises(ValueError, match=r"data: the socket .* choose a data folder with a shorter path"):
+        valkey.socket_path(Settings(data="/" + "d" * 120))

@@ -1,11 +1,205 @@
-"""The playbook, compiled: conditions as closures over a person, indexed by what can change them."""
+"""The playbook, compiled: conditions as closures, indexed by what can change them.
 
+>>> rules = compile_rules(Playbook())
+>>> rules.hash[:12] == rules_from(rules.source).hash[:12]
+True
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from domain import playbook as domain_playbook
+from domain.campaign import Campaign
+from domain.duration import parse, say
+from domain.event_names import CALL_EVENTS, EVENTS
+from domain.money import to_major
 from domain.playbook import Playbook
+from domain.segment import Segment
+from domain.streams import CARTS, PEOPLE, PURCHASES, stream_of
+from state.conditions import Compiled, compile_condition
+from state.leaves import typed
+
+SEND_FOR = 30_000
+ARM_FOR = 30 * 60_000
+"""How long what was decided may still be shown (ms), where the campaign does not say."""
+
+SERVICE = "service"
+"""The purpose that needs no consent: what people asked for themselves, such as a word about their order."""
+
+ANY_EVENT = frozenset(("session", "facts", "score"))
+"""Needs that any event may change."""
+
+
+class SegmentRule:
+    """A segment made ready. `order` puts segments behind those they refer to."""
+
+    __slots__ = ("explain", "holds", "name", "needs", "next_change", "order", "timed", "timer")
+
+    def __init__(self, segment: Segment, when: Compiled, order: int) -> None:
+        self.name = segment.name
+        self.order = order
+        self.holds = when.holds
+        self.next_change = when.next_change
+        self.explain = when.explain
+        self.timed = when.timed
+        self.needs = when.needs
+        self.timer = "segment:" + segment.name
+
+
+class CampaignRule:
+    """A campaign made ready."""
+
+    __slots__ = ("campaign", "disarm_on", "explain", "format", "holds", "kind", "limits", "name", "needs",
+                 "next_change", "occasion", "possible", "priority", "properties", "purpose", "rank", "seconds", "timed",
+                 "valid_for")
+
+    def __init__(self, campaign: Campaign, when: Compiled) -> None:
+        trigger = campaign.trigger
+        self.rank = 0
+        self.campaign = campaign
+        self.name = campaign.name
+        self.format = campaign.format
+        self.priority = campaign.priority
+        self.limits = campaign.limits
+        self.purpose = campaign.purpose
+        self.kind = trigger.kind
+        self.holds = when.holds
+        self.next_change = when.next_change
+        self.explain = when.explain
+        self.possible = when.possible
+        self.timed = when.timed
+        self.needs = when.needs
+        self.seconds = (trigger.seconds_on_site or 0) * 1000
+        default = ARM_FOR if trigger.exit_intent else SEND_FOR
+        self.valid_for = parse(campaign.valid_for) if campaign.valid_for else default
+        self.disarm_on = frozenset(campaign.disarm_on)
+        self.properties = tuple(
+            (name, frozenset(typed(one) for one in (value if isinstance(value, tuple) else (value,))))
+            for name, value in trigger.properties.items())
+        self.occasion = (
+            f'event "{trigger.event}"' if trigger.event else f"entered {trigger.segment}" if trigger.segment
+            else "exit intent" if trigger.exit_intent else f"{say(self.seconds)} on the site")
 
 
 class Rules:
-    """A playbook made ready to be asked."""
+    """A playbook made ready to be asked; nothing in it changes. ValueError when it contradicts itself.
 
-    def __init__(self, playbook: Playbook, hash: str) -> None:
+    `source` are its bytes and `hash` their hash: what was decided with it can be decided again from them.
+    """
+
+    def __init__(self, playbook: Playbook, hash: str = "", source: bytes = b"") -> None:
+        shop = playbook.shop
         self.playbook = playbook
-        self.hash = hash
+        self.source = source or domain_playbook.encode(playbook)
+        self.hash = hash or domain_playbook.hash_of(self.source)
+        self.short = self.hash[:12]
+        self.shop = shop
+        self.cooldown = parse(shop.limits.cooldown)
+        compiled = {segment.name: (segment, compile_condition(segment.when, shop)) for segment in playbook.segments}
+        order = in_order({name: _referred(when) for name, (_, when) in compiled.items()})
+        self.segments = tuple(SegmentRule(*compiled[name], n) for n, name in enumerate(order) if name in compiled)
+        self.segment = {rule.name: rule for rule in self.segments}
+        campaigns = [CampaignRule(one, compile_condition(one.when, shop)) for one in playbook.campaigns]
+        campaigns.sort(key=lambda one: (-one.priority, one.name))
+        for rank, one in enumerate(campaigns):
+            one.rank = rank
+        self.campaigns = {rule.name: rule for rule in campaigns}
+        """In the order in which they come first: by priority, then by name."""
+        self.on_event = _grouped((one.campaign.trigger.event, one) for one in campaigns)
+        self.on_segment = _grouped((one.campaign.trigger.segment, one) for one in campaigns)
+        self.exit_intent = tuple(one for one in campaigns if one.kind == "exit_intent")
+        self.seconds = tuple(sorted((one for one in campaigns if one.kind == "seconds_on_site"),
+                                    key=lambda one: one.seconds))
+        self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)
+        self.words: dict[tuple[str, str], Any] = {}
+        """Parsed templates by campaign and variant; `operators/render.py` fills it as they are used."""
+        self._affected = self._index()
+
+    def affected(self, event: str) -> tuple[SegmentRule, ...]:
+        """The segments that an event of this name can change, in order; those that refer to them included."""
+        return self._affected.get(event) or self._affected[""]
+
+    def depending(self, name: str) -> tuple[SegmentRule, ...]:
+        """A segment, and all that refer to it, in order."""
+        return self._with_dependents([self.segment[name]]) if name in self.segment else ()
+
+    def _index(self) -> dict[str, tuple[SegmentRule, ...]]:
+        named = {need[6:] for rule in self.segments for need in rule.needs if need.startswith("event:")}
+        index = {}
+        for event in EVENTS | named | {""}:
+            needs = ANY_EVENT | needs_of(event)
+            everything = event in CALL_EVENTS[2:] or stream_of("track", event) == PEOPLE
+            index[event] = self.segments if everything else self._with_dependents(
+                [rule for rule in self.segments if not needs.isdisjoint(rule.needs)])
+        return index
+
+    def _with_dependents(self, found: Iterable[SegmentRule]) -> tuple[SegmentRule, ...]:
+        names = {rule.name for rule in found}
+        for rule in self.segments:  # in order, so that one pass is enough
+            if any(need[8:] in names for need in rule.needs if need.startswith("segment:")):
+                names.add(rule.name)
+        return tuple(rule for rule in self.segments if rule.name in names)
+
+    def money(self, minor: int) -> str:
+        """An amount of the shop's currency, in major units."""
+        return to_major(minor, self.shop.currency)
+
+
+def needs_of(event: str) -> frozenset[str]:
+    """What an event of this name can change, besides what any event can.
+
+    >>> sorted(needs_of("Order Completed"))
+    ['cart', 'event:Order Completed', 'orders']
+    """
+    stream = stream_of("track", event)
+    found = {"event:" + event}
+    if stream in (CARTS, PURCHASES):
+        found.add("cart")
+    if stream == PURCHASES:
+        found.add("orders")
+    return frozenset(found)
+
+
+def compile_rules(playbook: Playbook) -> Rules:
+    """A playbook made ready to be asked."""
+    return Rules(playbook)
+
+
+def rules_from(source: bytes) -> Rules:
+    """The same rules again, from the bytes that were kept of them."""
+    return Rules(domain_playbook.decode(source), source=source)
+
+
+def in_order(refers: dict[str, list[str]]) -> list[str]:
+    """Names, each behind those it refers to; by name where that leaves a choice. ValueError names a circle.
+
+    >>> in_order({"a": ["c"], "b": [], "c": ["b"]})
+    ['b', 'c', 'a']
+    """
+    done: dict[str, None] = {}
+    for name in sorted(refers):
+        _visit(name, refers, done, [])
+    return list(done)
+
+
+def _visit(name: str, refers: dict[str, list[str]], done: dict[str, None], path: list[str]) -> None:
+    if name in done or name not in refers:
+        return
+    if name in path:
+        circle = [*path[path.index(name):], name]
+        raise ValueError("segments that refer to each other in a circle: " + " -> ".join(circle))
+    for other in sorted(refers[name]):
+        _visit(other, refers, done, [*path, name])
+    done[name] = None
+
+
+def _referred(when: Compiled) -> list[str]:
+    return [need[8:] for need in when.needs if need.startswith("segment:")]
+
+
+def _grouped(pairs: Iterable[tuple[str | None, CampaignRule]]) -> dict[str, tuple[CampaignRule, ...]]:
+    groups: dict[str, list[CampaignRule]] = {}
+    for key, rule in pairs:
+        if key is not None:
+            groups.setdefault(key, []).append(rule)
+    return {key: tuple(rules) for key, rules in groups.items()}

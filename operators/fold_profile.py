@@ -39,6 +39,8 @@ NO_VISIT = frozenset({
 })
 """What is reported about a person, not done by them in the shop: it opens no visit and keeps none open."""
 
+_PAGES = (Page, Screen)
+
 _prices_of: tuple[Shop | None, Prices] = (None, Prices("EUR"))
 
 
@@ -93,7 +95,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
             return (*ended, *_bought(person, session, context))
         return ended
     count(facts, name, at)
-    if isinstance(event, Page | Screen):
+    if isinstance(event, _PAGES):
         facts.pages += 1
         if session is not None:
             session.pages += 1

@@ -79,11 +79,10 @@ node:
 	    || echo "npm ci failed: the browser test of the Segment client will skip"; \
 	fi
 
-.cache/kafka/ready: .ci/kafka.xml
+.cache/kafka/ready: tests/kafka/pom.xml
 	@command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1 \
 	  || { echo "make kafka needs java (17 or later) and mvn" >&2; exit 1; }
 	@echo "Fetching the Kafka broker (once; about 50 MB)"
 	@rm -rf .cache/kafka && mkdir -p .cache/kafka
-	@mvn -q -B -f .ci/kafka.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka \
-	  -DincludeScope=runtime
+	@mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
 	@touch $@

@@ -105,7 +105,7 @@ def modules() -> str:
 def first_sentence(path: Path) -> str:
     """The first sentence of a module's docstring; empty without one."""
     said = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
-    found = re.match(r".*?[.:](?=\s|$)", said)
+    found = re.match(r".*?\.(?=\s|$)", said)
     return (found[0] if found else said).rstrip(":").replace("|", "\\|")
 
 

@@ -6,13 +6,13 @@ and events are accepted all the same.
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
-from connectors import identity_tokens
+from connectors import bots, identity_tokens
 from connectors.answers import header
 from connectors.identity_tokens import COOKIE, COOKIE_SECONDS, Binding
 from connectors.metrics import EDGE_BINDINGS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 REMEMBERED: Final = 100_000
+FEW: Final = 3
 REST: Final = 1.0
 """Seconds without asking after Redis could not be reached, so that a dead Redis costs nobody's events time."""
 
@@ -61,15 +62,16 @@ class Binder:
                         return found
         return None
 
-    async def bind(self, scope: "Scope", anonymous_ids: Iterable[str | None]) -> str | None:
+    async def bind(self, scope: "Scope", anonymous_ids: Sequence[str | None]) -> str | None:
         """The Set-Cookie header for a browser that is the first with its anonymous id; None where nothing is to set.
 
-        A call that names several ids is no browser's. A cross-site call could not keep the cookie.
+        Of the ids in one call the last one counts (the visitor may have signed out in between); a call that names
+        many is no browser's. Nor is one of a program, and a cross-site page could not keep the cookie.
         """
-        found = {one for one in anonymous_ids if one}
-        if len(found) != 1 or header(scope, b"sec-fetch-site") == "cross-site":
+        found = [one for one in anonymous_ids if one]
+        if not found or len(set(found)) > FEW or not _is_browser(scope):
             return None
-        anonymous_id = found.pop()
+        anonymous_id = found[-1]
         proven = self.read(scope)
         if (proven is not None and proven.anonymous_id == anonymous_id) or anonymous_id in self._taken:
             return None
@@ -106,6 +108,14 @@ class Binder:
                 await pipe.execute()
         except (RedisError, OSError, TimeoutError):
             self._rest_until = time.monotonic() + REST
+
+
+def _is_browser(scope: "Scope") -> bool:
+    """Whether a browser is calling that would keep a first-party cookie. Older ones say nothing about the site."""
+    site = header(scope, b"sec-fetch-site")
+    if site:
+        return site != "cross-site"
+    return not bots.judge(header(scope, b"user-agent"))[0]
 
 
 def _values(text: str) -> list[str]:

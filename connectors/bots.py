@@ -36,7 +36,7 @@ _TABLET: Final = re.compile(r"iPad|Tablet|PlayBook|Kindle|Silk/|Nexus (?:7|9|10)
 _HEAD: Final = re.compile(r"^(?:Mozilla/\d+\.\d+ [(\[]|Opera/\d|UCWEB/\d)")
 
 # Product names of browsers people use on a desktop. What is not here and sits in a desktop user agent is a program.
-_DESKTOP: Final = frozenset("""
+_DESKTOP: Final = frozenset(re.findall(r"\S+", """
     mozilla applewebkit safari chrome chromium version gecko firefox edg edge edga opr opera presto vivaldi brave ddg
     yabrowser yowser yptst samsungbrowser whale seamonkey palemoon goanna waterfox librewolf epiphany konqueror khtml
     falkon iceweasel icecat camino maxthon sleipnir qqbrowser qqbrowserlite metasr 360se ucbrowser ubrowser puffin
@@ -45,7 +45,7 @@ _DESKTOP: Final = frozenset("""
     windowswechat micromessenger wxwork nettype macwechat teams slack gls mobile like trident lbbrowser midori
     netscape navigator k-meleon basilisk sznprohlizec sputnik atom kiwi arc sidekick wavebox herring cent
     sa viewer fxios crios edgios gsa electron oculusbrowser playstation xbox hbbtv smarttv web0s large lang
-""".split())
+"""))
 
 
 def is_program(text: str) -> bool:

@@ -9,7 +9,6 @@ every click takes.
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import math
 import time
@@ -119,12 +118,12 @@ class Collector:
                 refused.append((index, wrong))
                 records.append(_rejected(item, wrong, caller.received_at))
         await self._keep(records, events)
-        for _, wrong in refused:
-            EDGE_REJECTS.labels(wrong.kind).inc()
+        for _, why in refused:
+            EDGE_REJECTS.labels(why.kind).inc()
         if refused and not events:
             raise _problem(refused[0][1])
         if not trusted:
-            cookie = await self._binder.bind(scope, {event.anonymous_id for event in events})
+            cookie = await self._binder.bind(scope, [event.anonymous_id for event in events])
             if cookie:
                 headers.append((b"set-cookie", cookie.encode("latin-1")))
         await answer(send, 200, _report(events, refused) if kind == "batch" else _OK, headers)
@@ -133,7 +132,7 @@ class Collector:
         """The 1x1 GIF: mail that was opened, pages without script. Each call counts; nothing is bound."""
         if scope["method"] not in ("GET", "HEAD"):
             raise Problem(405, "method_not_allowed", "method: only GET is answered here", "method")
-        query = _query(scope)
+        asked = query(scope)
         trusted = self._check(self._named(scope))
         if trusted:
             raise Problem(400, "server_key_in_url", "writeKey: the server key is a secret and never part of an "
@@ -141,18 +140,18 @@ class Collector:
         caller = self._caller(scope, trusted=False)
         self._limit(self._networks, geo.network(caller.address), 1)
         self._limit(self._keys, "browser", 1)
-        context: dict[str, Any] = {"user_hash": query.get("user_hash") or query.get("userHash")}
+        context: dict[str, Any] = {"user_hash": asked.get("user_hash") or asked.get("userHash")}
         if referer := header(scope, b"referer"):
             context["page"] = {"url": referer[:2_048]}
         item: dict[str, Any] = {
-            "messageId": query.get("messageId") or f"pixel-{uuid.uuid4().hex}",
-            "anonymousId": query.get("anonymousId"),
-            "userId": query.get("userId"),
+            "messageId": asked.get("messageId") or f"pixel-{uuid.uuid4().hex}",
+            "anonymousId": asked.get("anonymousId"),
+            "userId": asked.get("userId"),
             "context": context,
-            "properties": {name[2:]: value for name, value in query.items() if name.startswith("p_")},
+            "properties": {name[2:]: value for name, value in asked.items() if name.startswith("p_")},
         }
         kind = "page"
-        if name := query.get("event"):
+        if name := asked.get("event"):
             kind, item["event"] = "track", name
         try:
             wire.check_shape(item)
@@ -171,8 +170,8 @@ class Collector:
 
     def _named(self, scope: Scope) -> str:
         """The write key outside the body: Basic user, X-Write-Key, ?writeKey=."""
-        query = _query(scope).get("writeKey") if b"writeKey" in scope["query_string"] else None
-        return wire.write_key(_basic(header(scope, b"authorization")), header(scope, b"x-write-key"), query)
+        asked = query(scope).get("writeKey") if b"writeKey" in scope["query_string"] else None
+        return wire.write_key(wire.basic(header(scope, b"authorization")), header(scope, b"x-write-key"), asked)
 
     def _trusts(self, key: str) -> bool:
         """Whether this is the secret server key (Jitsu's clients write `id:secret`)."""
@@ -261,22 +260,13 @@ async def _body(scope: Scope, receive: Receive, cap: int) -> bytes:
     return raw
 
 
-def _query(scope: Scope) -> dict[str, str]:
+def query(scope: Scope) -> dict[str, str]:
+    """The fields of the query; of a repeated one the last."""
     try:
         found = parse_qsl(scope["query_string"][:16_384].decode("latin-1"), max_num_fields=600, errors="replace")
     except ValueError as wrong:
         raise Problem(400, "unreadable", "query: has too many fields", "query") from wrong
     return dict(found)
-
-
-def _basic(authorization: str) -> str:
-    scheme, _, coded = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        return base64.b64decode(coded.strip(), validate=True).decode().partition(":")[0]
-    except (binascii.Error, ValueError):
-        return ""
 
 
 def _problem(wrong: wire.Refused) -> Problem:

@@ -12,6 +12,8 @@ same bytes.
 'ann'
 """
 
+import base64
+import binascii
 import hashlib
 import re
 import zlib
@@ -204,6 +206,21 @@ def write_key(*candidates: Any) -> str:
         if isinstance(candidate, str) and candidate and not _MASKED.fullmatch(candidate):
             return candidate
     return ""
+
+
+def basic(authorization: str) -> str:
+    """The user of a Basic `Authorization` header: clients put the write key there.
+
+    >>> basic("Basic V0s6")
+    'WK'
+    """
+    scheme, _, coded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(coded.strip(), validate=True).decode().partition(":")[0]
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def evidence(item: Any) -> str:

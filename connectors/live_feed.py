@@ -1,0 +1,201 @@
+"""The live feed: events, segment moves, decisions and rejects as they happen, for the page `/live`.
+
+It tails the log from its end, in a thread of its own, and only while somebody watches. People appear as short hashes.
+"""
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from connectors.log import Log, LogError
+from domain import action, event, reject
+from domain.record import Record
+from domain.streams import ACTIONS, PUBLIC, REJECTS
+
+WATCHED: Final = (*PUBLIC, ACTIONS, REJECTS)
+WATCHERS: Final = 20
+SHOWN: Final = 100
+"""Lines of one round (a tenth of a second); what is more is counted and not shown."""
+
+QUEUE: Final = 1_000
+
+
+def who(person: str) -> str:
+    """A person, recognisable and not named.
+
+    >>> who("u:ann") == who("ann") != who("bob"), len(who("ann"))
+    (True, 8)
+    """
+    plain = person[2:] if person[:2] in ("u:", "a:") else person
+    return hashlib.blake2b(plain.encode(), digest_size=4).hexdigest() if plain else ""
+
+
+def line(record: Record) -> dict[str, Any] | None:
+    """What the page shows of a record; None for what cannot be read.
+
+    >>> line(Record("clicks", 0, 1, 5, b"a1", b'{"type":"page","anonymousId":"a1","properties":{"path":"/x"}}'))["what"]
+    'Page Viewed'
+    """
+    try:
+        if record.stream == REJECTS:
+            refused = reject.decode(record.value)
+            return {"kind": "reject", "at": record.log_time, "who": "", "what": refused.kind,
+                    "because": refused.because, "stream": refused.stream}
+        if record.stream == ACTIONS:
+            return _action(record)
+        return _event(record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _action(record: Record) -> dict[str, Any]:
+    found = action.decode(record.value)
+    shown: dict[str, Any] = {"at": found.at, "who": who(found.person), "id": found.id,
+                             "because": msgspec.to_builtins(found.because)}
+    if isinstance(found, action.Move):
+        return {"kind": "move", "what": found.segment, "entered": found.entered, **shown}
+    kind: str = msgspec.to_builtins(found)["type"]
+    if isinstance(found, action.Send | action.Arm):
+        shown["format"], shown["title"] = found.format, found.content.title
+    return {"kind": kind, "what": found.campaign, **shown}
+
+
+def _event(record: Record) -> dict[str, Any]:
+    found = event.decode(record.value)
+    key = event.text_id(found.user_id) or event.text_id(found.anonymous_id) or ""
+    shown: dict[str, Any] = {"kind": "event", "at": record.log_time, "who": who(key), "what": found.name,
+                             "stream": record.stream, "detail": _detail(found)}
+    seen = found.context.attimo if found.context else None
+    if seen is not None:
+        shown.update(country=seen.country, device=seen.device, bot=seen.bot, known=found.user_id is not None)
+    return shown
+
+
+def _detail(found: event.Event) -> str:
+    properties = getattr(found, "properties", {})
+    for name in ("name", "query", "path", "order_id", "product_id", "campaign"):
+        value = properties.get(name)
+        if isinstance(value, str | int | float) and value != "":
+            return str(value)[:80]
+    page = found.context.page if found.context else None
+    return (page.path or "")[:80] if page else ""
+
+
+class LiveFeed:
+    """`opener` opens the log anew: the feed has its own connection, in its own thread."""
+
+    def __init__(self, opener: Callable[[], Log]) -> None:
+        self._opener = opener
+        self._watchers: set[asyncio.Queue[bytes]] = set()
+        self._stop: threading.Event | None = None
+        self._ending = asyncio.Event()
+
+    async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer GET /live/feed. The caller has checked that the asker may watch."""
+        queue: asyncio.Queue[bytes] = asyncio.Queue(QUEUE)
+        self._watchers.add(queue)
+        if self._stop is None:
+            self._stop = threading.Event()
+            threading.Thread(target=self._tail, args=(asyncio.get_running_loop(), self._stop), daemon=True,
+                             name="live-feed").start()
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            await send({
+                "type": "http.response.start", "status": 200,
+                "headers": [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"),
+                            (b"x-accel-buffering", b"no"), (b"x-content-type-options", b"nosniff")],
+            })
+            await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
+            tasks = [loop.create_task(_write(queue, send)), loop.create_task(_gone(receive)),
+                     loop.create_task(self._ending.wait())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._ending.is_set():
+                tasks[0].cancel()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._watchers.discard(queue)
+            if not self._watchers and self._stop is not None:
+                self._stop.set()
+                self._stop = None
+
+    @property
+    def full(self) -> bool:
+        """Whether no further watcher is let in."""
+        return len(self._watchers) >= WATCHERS
+
+    def end(self) -> None:
+        """End all streams, so that the server can stop."""
+        self._ending.set()
+        if self._stop is not None:
+            self._stop.set()
+
+    def _give(self, lines: list[bytes]) -> None:
+        for queue in self._watchers:
+            for one in lines:
+                if queue.full():
+                    break  # a page that does not keep up misses lines, and loses nothing else
+                queue.put_nowait(one)
+
+    def _tail(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        """Runs in its thread: read what is new, a tenth of a second at a time, until nobody watches."""
+        while not stop.is_set():
+            try:
+                with self._opener() as log:
+                    places = [(stream, number) for stream in WATCHED for number in range(log.partitions)]
+                    reader = log.reader(places, log.ends(places))
+                    try:
+                        self._give_all(loop, [_sse({"kind": "watching", "at": time.time_ns() // 1_000_000})])
+                        while not stop.is_set():
+                            self._give_all(loop, _lines(reader.poll(2_000, 0.25)))
+                            time.sleep(0.1)
+                    finally:
+                        reader.close()
+            except LogError as wrong:
+                self._give_all(loop, [_sse({"kind": "error", "because": str(wrong)})])
+                stop.wait(1.0)
+
+    def _give_all(self, loop: asyncio.AbstractEventLoop, lines: list[bytes]) -> None:
+        if lines:
+            try:
+                loop.call_soon_threadsafe(self._give, lines)
+            except RuntimeError:
+                pass  # the server has stopped
+
+
+def _lines(records: list[Record]) -> list[bytes]:
+    found = [one for one in map(line, records) if one is not None]
+    lines = [_sse(one) for one in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(_sse({"kind": "skipped", "n": len(found) - SHOWN}))
+    return lines
+
+
+def _sse(shown: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(shown) + b"\n\n"
+
+
+async def _write(queue: asyncio.Queue[bytes], send: Send) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(15):
+                body = await queue.get()
+        except TimeoutError:
+            body = b": still here\n\n"
+        while not queue.empty():
+            body += queue.get_nowait()
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

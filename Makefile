@@ -6,6 +6,7 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+PYTHON ?=
 
 .PHONY: help run test bench lint docs kafka lock clean node
 
@@ -50,7 +51,7 @@ LOCK := -q --upgrade --strip-extras --no-header --no-annotate --no-emit-index-ur
 
 # A name on the path may be a shim that cannot start, or a Python without venv: so each candidate is asked.
 $(PY):
-	@for name in python3.11 python3.12 python3; do \
+	@for name in $(PYTHON) python3.11 python3.12 python3; do \
 	  if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
 	      >/dev/null 2>&1; then \
 	    echo "Setting up $(VENV) with $$name (once; a minute or two)"; exec $$name -m venv $(VENV); \

@@ -81,8 +81,8 @@ def commands() -> str:
     parts: list[str] = []
 
     def walk(command: click.Command, path: str, parent: click.Context | None) -> None:
-        context = click.Context(command, info_name=path.split()[-1], parent=parent, max_content_width=100,
-                                terminal_width=100)
+        context = click.Context(command, info_name=path.split()[-1], parent=parent, terminal_width=100,
+                                **command.context_settings)
         parts.append(f"## {path}\n\n```\n{command.get_help(context).rstrip()}\n```")
         if isinstance(command, click.Group):
             for name in sorted(command.commands):

@@ -35,11 +35,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
     >>> suggest("pages_atleast", ["pages_at_least", "seconds_at_least"]), suggest("order completed", EVENTS)
     ('pages_at_least', 'Order Completed')
-    >>> suggest("xyz", EVENTS)
-    ''
+    >>> suggest("pages", ["pages_at_least", "seconds_at_least"]), suggest("xyz", EVENTS)
+    ('pages_at_least', '')
     """
     by_lower = {name.lower(): name for name in sorted(known)}
-    found = get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.7)
+    word = word.lower()[:100]
+    found = get_close_matches(word, by_lower, n=1, cutoff=0.7)
+    if not found and len(word) >= 3:
+        found = [name for name in by_lower if name.startswith(word)][:1]
     return by_lower[found[0]] if found else ""
 
 

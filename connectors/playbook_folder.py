@@ -1,0 +1,235 @@
+"""The playbook folder: plain files that a marketer writes, read whole or not at all.
+
+    shop/
+      shop.toml
+      segments/NAME.toml
+      campaigns/NAME.toml
+      templates/NAME.liquid
+
+A folder is taken only when nothing is wrong with it and nothing changed while it was read. A broken one leaves the
+last good playbook live; what is wrong is said once.
+"""
+
+import os
+import re
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from domain.campaign import Campaign
+from domain.check import findings
+from domain.playbook import Playbook, encode, hash_of
+from domain.problem import PlaybookError, Problem, convert, line_of
+from domain.segment import Segment
+from domain.shop import Shop
+
+LARGEST_FILE = 256 * 1024
+MOST_FILES = 20_000
+"""Bytes of one file and files of one folder that are accepted."""
+
+logger = structlog.get_logger()
+
+_PARTS: dict[str, type[msgspec.Struct]] = {"segments": Segment, "campaigns": Campaign}
+_NOT_YET = ("workflows",)
+Files = dict[str, bytes]
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class Changed(RuntimeError):
+    """The folder was written to while it was read; another look will do."""
+
+
+def read(folder: Path | str) -> Playbook:
+    """The playbook of a folder. PlaybookError with everything that is wrong with it."""
+    for _ in range(5):
+        try:
+            return parse(load(Path(folder)))
+        except Changed:
+            time.sleep(0.02)
+    raise PlaybookError([Problem(str(folder), 0, "", "is being written to; try again when that is over")])
+
+
+def load(folder: Path) -> Files:
+    """The files of a playbook by their path inside the folder. Changed when they do not belong together."""
+    before = signature(folder)
+    if not folder.is_dir():
+        raise PlaybookError([Problem(str(folder), 0, "", "there is no such folder")])
+    if len(before) > MOST_FILES:
+        raise PlaybookError([Problem(str(folder), 0, "", f"has more than {MOST_FILES} files")])
+    files: Files = {}
+    for name, _, size, _ in before:
+        if size > LARGEST_FILE:
+            raise PlaybookError([Problem(name, 0, "", f"is larger than {LARGEST_FILE // 1024} kB")])
+        try:
+            files[name] = (folder / name).read_bytes()
+        except FileNotFoundError:
+            raise Changed from None
+        except OSError as wrong:
+            raise PlaybookError([Problem(name, 0, "", f"cannot be read: {wrong.strerror}")]) from None
+    if signature(folder) != before:
+        raise Changed
+    return files
+
+
+def signature(folder: Path) -> Signature:
+    """What tells whether a folder has changed: its files, when and how large they were written."""
+    return tuple(sorted(_stats(folder)))
+
+
+def _stats(folder: Path) -> Iterator[tuple[str, int, int, int]]:
+    for name, suffix in (("", ".toml"), ("segments", ".toml"), ("campaigns", ".toml"), ("workflows", ".toml"),
+                         ("templates", ".liquid")):
+        try:
+            with os.scandir(folder / name) as entries:
+                for entry in entries:
+                    if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file():
+                        stat = entry.stat()
+                        path = f"{name}/{entry.name}" if name else entry.name
+                        yield path, stat.st_mtime_ns, stat.st_size, stat.st_ino
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+
+
+def parse(files: Files) -> Playbook:
+    """A playbook from its files. PlaybookError with everything that is wrong with them."""
+    reading = _Reading(files)
+    shop = reading.toml("shop.toml", Shop) if "shop.toml" in files else Shop()
+    parts: dict[str, list[Any]] = {"segments": [], "campaigns": []}
+    templates: dict[str, str] = {}
+    for path in sorted(files):
+        folder, _, name = path.rpartition("/")
+        if folder in _PARTS:
+            found = reading.toml(path, _PARTS[folder], stem=name.removesuffix(".toml"))
+            if found is not None:
+                parts[folder].append(found)
+        elif folder == "templates":
+            templates[name] = reading.text(path)
+        elif folder in _NOT_YET:
+            reading.problems.append(Problem(path, 0, "", f"{folder} are not possible yet"))
+        elif not folder and name != "shop.toml":
+            reading.problems.append(Problem(path, 0, "", "has no meaning here: did you mean segments/ or campaigns/?"))
+    playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates)
+    broken = [path[9:-5] for path in files if path.startswith("segments/")]
+    reading.problems += [reading.problem(*found) for found in findings(playbook, broken)]
+    if reading.problems:
+        raise PlaybookError(sorted(set(reading.problems)))
+    return playbook
+
+
+class _Reading:
+    """The files, and what was found wrong with them so far."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.problems: list[Problem] = []
+        self._texts: dict[str, str] = {}
+
+    def text(self, path: str) -> str:
+        try:
+            text = self.files[path].decode()
+        except UnicodeDecodeError as wrong:
+            self.problems.append(Problem(path, 0, "", f"should be UTF-8 text ({wrong.reason})"))
+            text = ""
+        if "\0" in text:
+            self.problems.append(Problem(path, 0, "", "should be text, has NUL characters"))
+        self._texts[path] = text
+        return text
+
+    def toml(self, path: str, kind: type[Any], stem: str = "") -> Any:
+        """One file as `kind`, or nothing. It is called what its file is called."""
+        text = self.text(path)
+        try:
+            raw = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as wrong:
+            line = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
+            self.problems.append(Problem(path, int(line[1]) if line else 0, "", _toml_words(str(wrong))))
+            return None
+        except RecursionError:
+            self.problems.append(Problem(path, 0, "", "nests too deep"))
+            return None
+        if stem and raw.setdefault("name", stem) != stem and isinstance(raw["name"], str):
+            self.problems.append(Problem(
+                path, line_of(text, ("name",)), "name", f'should be "{stem}", as the file is called (or be left out)'))
+        try:
+            found, mistakes = convert(raw, kind)
+        except RecursionError:
+            self.problems.append(Problem(path, 0, "", "nests too deep"))
+            return None
+        self.problems += [Problem(path, line_of(text, place), _dotted(place), words) for place, words in mistakes]
+        return found
+
+    def problem(self, part: str, name: str, path: tuple[str | int, ...], words: str) -> Problem:
+        file = {"shop": "shop.toml", "templates": f"templates/{name}"}.get(part, f"{part}/{name}.toml")
+        line = line_of(self._texts.get(file, ""), path) if file.endswith(".toml") else 0
+        return Problem(file, line, _dotted(path), words)
+
+
+class _Seen(NamedTuple):
+    signature: Signature
+    at: float
+
+
+class Watcher:
+    """Looks at a folder from time to time. `problems` are what is wrong with it now; empty when it is live."""
+
+    def __init__(self, folder: Path | str, every: float = 0.5) -> None:
+        self.folder = Path(folder)
+        self.every = every
+        self.problems: tuple[Problem, ...] = ()
+        self._live = ""
+        self._taken: Signature | None = None
+        self._last: Signature | None = None
+        self._next = 0.0
+
+    def first(self) -> Playbook:
+        """The playbook to begin with. PlaybookError when there is none that can be taken."""
+        before = signature(self.folder)
+        playbook = read(self.folder)
+        self._taken, self._last = before, before
+        self._live = hash_of(encode(playbook))
+        return playbook
+
+    def poll(self, now: float) -> Playbook | None:
+        """A playbook that has become different and is whole; None otherwise. `now` is a monotonic clock in seconds."""
+        if now < self._next:
+            return None
+        began = time.perf_counter()
+        current = signature(self.folder)
+        spent = time.perf_counter() - began
+        self._next = now + max(self.every, 50 * spent)  # looking costs at most a fiftieth, however many files
+        settled, self._last = current == self._last, current
+        if current == self._taken or not settled:  # two looks must agree: nobody is in the middle of writing
+            return None
+        try:
+            playbook = parse(load(self.folder))
+        except Changed:
+            return None
+        except PlaybookError as wrong:
+            self._taken = current
+            if wrong.problems != self.problems:
+                self.problems = wrong.problems
+                logger.warning("the playbook has mistakes, the last good one stays live",
+                               problems=[str(problem) for problem in self.problems])
+            return None
+        self._taken, self.problems = current, ()
+        changed = hash_of(encode(playbook))
+        if changed == self._live:
+            return None
+        self._live = changed
+        return playbook
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _toml_words(message: str) -> str:
+    return "this is no TOML: " + re.sub(r" \(at .*\)$", "", message)

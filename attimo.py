@@ -18,6 +18,7 @@ import click
 from connectors.log import LogError
 from connectors.settings import came_from, load
 from domain.settings import SECRET_FIELDS, Settings
+from state.store import StoreError
 
 OPTIONS = {
     "data": "Folder of everything attimo keeps.",
@@ -45,7 +46,7 @@ def plainly() -> Iterator[None]:
     """Say what is wrong in one line, where the person at the keyboard can do something about it."""
     try:
         yield
-    except (ValueError, LogError) as wrong:
+    except (ValueError, LogError, StoreError) as wrong:
         raise Refused(str(wrong)) from wrong
 
 
@@ -180,10 +181,33 @@ def explain(settings: Settings, person: str, campaign: str) -> None:
 
 
 def currency_of(settings: Settings) -> str:
-    """The shop's currency; empty when its playbook cannot be read."""
+    """The shop's currency; empty while its playbook has mistakes, which are not what was asked for."""
     from connectors.playbook_folder import read
+    from domain.problem import PlaybookError
 
-    return read(Path(settings.playbook)).shop.currency
+    try:
+        return read(settings.playbook).shop.currency
+    except PlaybookError:
+        return ""
+
+
+@cli.command()
+@click.argument("folder", default="")
+@with_settings
+def check(settings: Settings, folder: str) -> None:
+    """Read the playbook in FOLDER (else the one in force) and say everything that is wrong with it."""
+    from connectors.playbook_folder import read
+    from domain.problem import PlaybookError
+
+    folder = folder or settings.playbook
+    try:
+        playbook = read(folder)
+    except PlaybookError as wrong:
+        for problem in wrong.problems:
+            click.echo(str(problem))
+        raise Refused(f"{folder}: {len(wrong.problems)} to put right; what is live stays live") from wrong
+    click.echo(f"{folder}: nothing is wrong (segments: {len(playbook.segments)}, campaigns: {len(playbook.campaigns)}, "
+               f"templates: {len(playbook.templates)})")
 
 
 @cli.command()

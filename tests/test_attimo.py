@@ -1,5 +1,6 @@
 """The command line: what it refuses, it refuses in one line, and it never shows a secret."""
 
+import tomllib
 from pathlib import Path
 
 import click
@@ -7,6 +8,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from attimo import cli, share_of
+from domain.partition import partition_of
+from state import codec
+from state.person import Decision, Facts, Person, routing_key
+from state.store import Batch
+from state.store_sqlite import SqliteStore
+from tests.support import ROOT
 
 
 def said(*words: str, **environment: str) -> Result:
@@ -49,6 +56,47 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert not list(tmp_path.iterdir()), "a refusal leaves nothing behind"
 
 
+def test_explain_finds_who_is_meant_and_says_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore(tmp_path / "data" / "store" / "store.db", 64)
+    store.claim(range(64), "test")
+    ann = Person("u:ann", facets={"u:ann": Facts(version=1, pages=3)})
+    ann.decisions["exit_offer"] = Decision(at=1_600_000_000_000, kind="hold", reason="limit")
+    browser = Person("a:phone", alias_of="u:ann")
+    batch = Batch()
+    for person in (ann, browser):
+        batch.persons[partition_of(routing_key(person.id), 64), person.id] = codec.encode(person)
+    store.commit(batch, [])
+    store.close()
+    for name in ("ann", "u:ann", "phone", "a:phone"):
+        result = said("explain", name)
+        assert result.exit_code == 0
+        assert "u:ann" in result.stdout
+        assert "exit_offer" in result.stdout
+    about = said("explain", "ann", "exit_offer").stdout
+    assert "exit_offer" in about
+    assert len(about) < len(said("explain", "ann").stdout)
+    nobody = said("explain", "bob")
+    assert (nobody.exit_code, nobody.stderr) == (2, "attimo: nobody is known as bob\n")
+
+
+def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
+    campaigns = tmp_path / "campaigns"
+    campaigns.mkdir()
+    (campaigns / "exit.toml").write_text('name = "other"\nfoo = 1\n')
+    result = said("check", str(tmp_path))
+    assert result.exit_code == 2
+    assert "campaigns/exit.toml, line 1, name: " in result.stdout
+    assert "campaigns/exit.toml, line 2, foo: " in result.stdout
+    assert result.stderr == f"attimo: {tmp_path}: {len(result.stdout.splitlines())} to put right; what is live stays live\n"
+
+
+def test_check_finds_nothing_wrong_with_the_example_shop() -> None:
+    result = said("check", str(ROOT / "shop"))
+    assert (result.exit_code, result.stderr) == (0, ""), result.stdout
+    assert "nothing is wrong" in result.stdout
+
+
 def test_a_broken_attimo_toml_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "attimo.toml").write_text("port =")
@@ -65,9 +113,5 @@ def test_shares_of_workers() -> None:
 
 
 def test_the_version_is_the_declared_one() -> None:
-    import tomllib
-
-    from tests.support import ROOT
-
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert said("--version").stdout == f"attimo {declared}\n"

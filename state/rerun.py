@@ -6,6 +6,7 @@ ticked.
 
 from collections.abc import Callable, Sequence
 
+from domain.effect import Row
 from domain.model import Model
 from domain.record import Record
 from domain.streams import SHARD_INPUT
@@ -28,14 +29,14 @@ def rerun(
     partitions: int,
     rules_of: Callable[[str], Rules],
     model_of: Callable[[str], Model | None],
-) -> int:
-    """Apply the turns to `store` (an empty one); returns how many records were applied.
+) -> list[Row]:
+    """Apply the turns to `store` (an empty one); returns every effect, in order.
 
     `fetch(place, first, last)` reads the log; `rules_of` and `model_of` find playbooks and models by their hash.
     """
     store.claim([partition], "rerun")
     shard = Shard(partition, store, steps, partitions, hot=10_000)
-    applied = 0
+    rows: list[Row] = []
     for turn in turns:
         records: list[Record] = []
         for stream, first, last in turn.runs:
@@ -47,5 +48,5 @@ def rerun(
         if shard.head.clock != turn.clock_after:
             raise RerunError(f"shard {partition}: the clock is {shard.head.clock} after a turn that ended at "
                              f"{turn.clock_after}; records of the turn: {turn.runs}")
-        applied += len(records)
-    return applied
+        rows += batch.rows
+    return rows

@@ -24,6 +24,10 @@ from state.person import Person
 from state.store_sqlite import SqliteStore
 from tests.support import ROOT, free_port, redis_server
 
+HEADERS = {
+    "Content-Type": "application/json",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36",
+}
 SECRETS = {"ATTIMO_SECRET": "a-secret-of-the-tests", "ATTIMO_SERVER_KEY": "server-key"}
 
 
@@ -103,7 +107,7 @@ class House:
         data = json.dumps({"writeKey": key or self.settings.write_key, **body}).encode()
         for _ in range(retries):
             try:
-                request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+                request = urllib.request.Request(self.url + path, data, HEADERS)
                 with urllib.request.urlopen(request, timeout=5) as answer:
                     found: dict[str, Any] = json.load(answer)
                     return found

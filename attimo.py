@@ -147,9 +147,10 @@ def create(settings: Settings) -> None:
     """Create the topics of the log, with their partitions and retention; leaves existing ones alone."""
     if not settings.log.startswith("kafka://"):
         raise ValueError(f"log: {settings.log} makes its streams by itself; topics are for --log kafka://host:9092")
-    from connectors.log_kafka import create_topics
+    from connectors.kafka_topics import create_topics
 
-    create_topics(settings)
+    made = create_topics(settings, settings.log.removeprefix("kafka://"))
+    click.echo("\n".join([f"made {name}" for name in made] or ["all topics were there"]))
 
 
 @cli.command()

@@ -48,7 +48,8 @@ def addresses(settings: Settings) -> list[tuple[str, str]]:
     redis = f"-u {valkey.without_password(named)}" if named else f"-s {settings.data}/run/redis.sock"
     lines.append(("listen", f"redis-cli {redis} psubscribe 'onsite:*'"))
     event = '{"type":"track","anonymousId":"me","event":"Product Viewed","properties":{"product_id":"scarf"}}'
-    lines.append(("feed", f"curl -u {settings.write_key}: {here}/v1/track -d '{event}'"))
+    # Without a user agent it is nobody's browser and no robot either; curl's own would mark the person as a robot.
+    lines.append(("feed", f"curl -A '' -u {settings.write_key}: {here}/v1/track -d '{event}'"))
     return lines
 
 

@@ -88,7 +88,8 @@ def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "campaigns/exit.toml, line 1, name: " in result.stdout
     assert "campaigns/exit.toml, line 2, foo: " in result.stdout
-    assert result.stderr == f"attimo: {tmp_path}: {len(result.stdout.splitlines())} to put right; what is live stays live\n"
+    found = len(result.stdout.splitlines())
+    assert result.stderr == f"attimo: {tmp_path}: {found} to put right; what is live stays live\n"
 
 
 def test_check_finds_nothing_wrong_with_the_example_shop() -> None:

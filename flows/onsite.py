@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
+from bytewax.errors import BytewaxRuntimeError
 from bytewax.run import cli_main
 
 from connectors import metrics
@@ -50,4 +51,20 @@ def run(settings: Settings, share: tuple[int, int] = (0, 1)) -> None:
     """Run this worker until SIGTERM or SIGINT."""
     stopping.on_signals()
     metrics.serve(metrics.port_of(settings, "onsite", share[0]))
-    cli_main(flow(settings, share=share))
+    try:
+        cli_main(flow(settings, share=share))
+    except BytewaxRuntimeError as wrapped:
+        raise root_of(wrapped) from wrapped
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What Bytewax wrapped: the error that somebody can do something about.
+
+    >>> outer = BytewaxRuntimeError("error building")
+    >>> outer.__cause__ = ValueError("port: taken")
+    >>> root_of(outer)
+    ValueError('port: taken')
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -21,11 +21,12 @@ from connectors.publisher import Publisher
 from domain import model as models
 from domain.failpoint import failpoint
 from domain.model import Model
+from domain.problem import PlaybookError
 from domain.record import Record
 from domain.settings import Settings
 from domain.streams import MODELS, SHARD_INPUT
 from state.context import Step
-from state.rules import Rules, compile_rules
+from state.rules import Rules, compile_rules, rules_from
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
@@ -82,9 +83,22 @@ class Worker:
         self._quiet = 0
 
     def _rules(self) -> Rules:
-        rules = compile_rules(self.watcher.first())
-        self.store.keep("playbook", rules.hash, rules.source)
+        """The playbook in the folder; where that one is broken, the last good one. PlaybookError when there is none."""
+        try:
+            rules = compile_rules(self.watcher.first())
+        except PlaybookError as broken:
+            last = self.store.kept("live", "playbook")
+            source = self.store.kept("playbook", last.decode()) if last else None
+            if source is None:
+                raise
+            logger.warning("the playbook has mistakes, the last good one stays live", problems=str(broken))
+            return rules_from(source)
+        self._keep(rules)
         return rules
+
+    def _keep(self, rules: Rules) -> None:
+        self.store.keep("playbook", rules.hash, rules.source)
+        self.store.note("live", "playbook", rules.hash.encode())
 
     def own(self, partitions: Sequence[int]) -> None:
         """Take these shards over: load where they stand, and send what their last owner could not."""
@@ -183,7 +197,7 @@ class Worker:
         changed = self.watcher.poll(time.monotonic())
         if changed is not None:
             self.rules = compile_rules(changed)
-            self.store.keep("playbook", self.rules.hash, self.rules.source)
+            self._keep(self.rules)
             logger.info("playbook", version=self.rules.hash[:12])
 
     # -- apply -------------------------------------------------------------------------------------------------

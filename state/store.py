@@ -96,6 +96,10 @@ class Store(Protocol):
         """Keep a playbook or a model by its content hash, for re-runs."""
         ...
 
+    def note(self, kind: str, name: str, content: bytes) -> None:
+        """Keep the latest value of something that has a name ("live", "playbook")."""
+        ...
+
     def kept(self, kind: str, hash: str) -> bytes | None: ...
 
     def tidy(self, idle: bool) -> None:

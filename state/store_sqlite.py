@@ -161,6 +161,9 @@ class SqliteStore:
     def keep(self, kind: str, hash: str, content: bytes) -> None:
         self._db.execute("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", (kind, hash, content))
 
+    def note(self, kind: str, name: str, content: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (kind, name, content))
+
     def kept(self, kind: str, hash: str) -> bytes | None:
         found = self._db.execute("SELECT bytes FROM kept WHERE kind = ? AND hash = ?", (kind, hash)).fetchone()
         return found[0] if found else None

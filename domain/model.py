@@ -6,7 +6,11 @@ import msgspec
 
 
 class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How good a model is, measured before it learned each example (progressive)."""
+    """How good a model is, measured before it learned each example (progressive).
+
+    `base_rate` is the share of positives among the latest examples, `base_log_loss` the loss of predicting just that.
+    `roc_auc` ranks by what the features add to the base rate, so a base rate that moves does not flatter it.
+    """
 
     examples: int = 0
     positives: int = 0
@@ -14,6 +18,7 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
     base_log_loss: float = 0.0
     roc_auc: float = 0.5
     drifts: int = 0
+    base_rate: float = 0.0
 
 
 class Model(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -3,9 +3,9 @@
     features of the visit ──▶ the live model ──▶ person.score ──▶ band: likely_buyers, undecided, unlikely
                         └──▶ one evenly chosen moment of the visit, kept for the learner
 
-**Bands** compare the odds of the score with the odds of the base rate (orders per visit that the model has learned
-from), so they mean the same in a shop where 1 % buy and in one where 20 % do. Getting in is harder than staying in,
-so nobody flickers:
+**Bands** compare the odds of the score with the odds of the base rate (the share of the latest visits that ended in an
+order), so they mean the same in a shop where 1 % buy and in one where 20 % do. Getting in is harder than staying in, so
+nobody flickers:
 
 | band | enters at | stays until |
 |---|---|---|
@@ -14,8 +14,8 @@ so nobody flickers:
 | `undecided` | everyone else who has a score | |
 
 The band is a segment like any other: `Move` says who entered and left. It is kept between visits. Once somebody has
-ordered there is nothing left to predict in that visit: no score and no band, until the next one. Without a model, or
-with one that has never seen an order, there is no band.
+ordered there is nothing left to predict in that visit: no score and no band, until the next one. Without a model there
+is neither; with one that has seen fewer than 5 visits of either kind there is a score and no band.
 
 **The moment.** Of the events of a visit before its order each is kept with the same probability (reservoir sampling:
 the k-th takes the place of what was kept with probability 1/k). The draw depends on the visit's id and k alone, so a
@@ -44,13 +44,17 @@ ENTER_LIKELY, LEAVE_LIKELY = 3.0, 2.0
 ENTER_UNLIKELY, LEAVE_UNLIKELY = 0.5, 0.7
 """Odds, as multiples of the base odds."""
 
+ENOUGH = 5
+"""Visits with an order, and visits without, that a model must have seen before it puts anybody into a band."""
+
 
 def _bands(model: Model) -> tuple[float, float, float, float] | None:
     """The scores at which the bands begin and end; None while the base rate is unknown."""
     quality = model.quality
-    if not 0 < quality.positives < quality.examples:
+    if min(quality.positives, quality.examples - quality.positives) < ENOUGH:
         return None
-    odds = quality.positives / (quality.examples - quality.positives)
+    base = quality.base_rate or quality.positives / quality.examples
+    odds = base / (1 - base)
     enter, leave, enter_low, leave_low = [
         times * odds / (1 + times * odds) for times in (ENTER_LIKELY, LEAVE_LIKELY, ENTER_UNLIKELY, LEAVE_UNLIKELY)
     ]

@@ -1,6 +1,7 @@
 """Features: what a model is told of a visit, as a row of plain numbers in a fixed order.
 
-Counts and amounts are log(1 + x), so that the tenth page weighs less than the second; shares and flags are 0 to 1.
+Counts and amounts are log(1 + x), so that the tenth page weighs less than the second; shares and flags are 0 to 1. So
+all of them are of a like size, and one rare event cannot throw a model.
 Nothing here knows the future, and nothing here is a label: a row is what was known at one moment.
 
 | feature | what it is |
@@ -10,10 +11,10 @@ Nothing here knows the future, and nothing here is a label: a row is what was kn
 | `minutes` | minutes since the visit began |
 | `pace` | events per minute |
 | `added` | how often something was put in the cart in this visit |
-| `cart_pieces`, `cart_value` | pieces in the cart now; what they cost (major units, about) |
+| `cart_pieces`, `cart_value` | pieces in the cart now; what they cost (a fifth of the log of major units, about) |
 | `checkout` | 1 once the checkout was started |
 | `again` | earlier views of the product looked at last |
-| `price` | the price of that product (major units, about) |
+| `price` | the price of that product (likewise) |
 | `breadth` | different products among the newest ones |
 | `visits`, `orders` | visits and orders so far, this visit included |
 | `order_recency` | 1 for an order just now, half of it 30 days ago, 0 for none |
@@ -52,13 +53,13 @@ def row(person: Person, now: int) -> tuple[float, ...]:
     cart = person.cart
     if cart is not None:
         pieces = log1p(sum([item.quantity for item in cart.items.values()]))
-        value = log1p(cart.value / 100)
+        value = 0.2 * log1p(cart.value / 100)
         checkout = 1.0 if cart.checkout_at else 0.0
     again = price = breadth = 0.0
     if facts.products:
         product = facts.products[-1]
         again = log1p(product.views - 1)
-        price = log1p(product.price / 100)
+        price = 0.2 * log1p(product.price / 100)
         breadth = log1p(len(facts.products) - 1)
     recency = 0.0
     if facts.last_order_at:

@@ -298,8 +298,10 @@ def _message_id(item: dict[str, Any], kind: str) -> str:
 def _times(event: dict[str, Any], item: dict[str, Any], received_at: int, batch_sent_at: Any) -> None:
     """The Segment spec's correction: what the client's clock said, plus how wrong it was when it sent."""
     stamp = moment(item.get("timestamp"), "timestamp")
-    original = moment(item.get("originalTimestamp"), "originalTimestamp") or stamp
-    sent_at = moment(batch_sent_at, "sentAt") or moment(item.get("sentAt"), "sentAt")
+    original = moment(item.get("originalTimestamp"), "originalTimestamp")
+    if original is None:
+        original = stamp
+    sent_at = moment(item.get("sentAt") if batch_sent_at is None else batch_sent_at, "sentAt")
     at = received_at
     if original is not None:
         at = original if sent_at is None else original + received_at - sent_at

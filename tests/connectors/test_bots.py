@@ -1,0 +1,50 @@
+"""The bot rule, on its own words and, where the reference data is there, on real crawlers and real visitors."""
+
+import gzip
+import json
+
+import pytest
+
+from connectors.bots import judge
+from tests.support import data_path
+
+PEOPLE = [
+    ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36 "
+     "Vivaldi/8.1", "desktop"),
+    ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:140.0) Gecko/20100101 Firefox/140.0", "desktop"),
+    ("Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko", "desktop"),
+    ("Mozilla/5.0 (compatible; MSIE 10.0; Windows NT 6.2; Trident/6.0)", "desktop"),
+    ("Mozilla/5.0 (Linux; Android 13; CUBOT P80) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Mobile "
+     "Safari/537.36", "mobile"),
+    ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
+     "[FBAN/FBIOS;FBAV/500.0]", "mobile"),
+    ("Mozilla/5.0 (Linux; Android 14; SM-X200) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36",
+     "tablet"),
+]
+BOTS = ["", "-", "curl/8.5.0", "python-requests/2.32", "Mozilla/5.0", "Mozilla/5.0 (compatible; Unheard/1.0)",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/150.0.0.0 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36 Zyx/1.0",
+        "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko; Zyx) Chrome/150.0.0.0 Safari/537.36"]
+
+
+@pytest.mark.parametrize(("user_agent", "device"), PEOPLE)
+def test_people(user_agent: str, device: str) -> None:
+    assert judge(user_agent) == (False, device)
+
+
+@pytest.mark.parametrize("user_agent", BOTS)
+def test_programs(user_agent: str) -> None:
+    assert judge(user_agent) == (True, "bot")
+
+
+def test_on_crawlers_and_visitors() -> None:
+    with gzip.open(data_path("crawler-user-agents.json.gz")) as file:
+        crawlers = [agent for entry in json.load(file) for agent in entry["instances"]]
+    with gzip.open(data_path("user-agents.json.gz")) as file:
+        visitors = json.load(file)
+    found = sum(judge(agent)[0] for agent in crawlers) / len(crawlers)
+    alarms = sum(judge(one["userAgent"])[0] for one in visitors) / len(visitors)
+    devices = sum(judge(one["userAgent"])[1] == one["deviceCategory"] for one in visitors) / len(visitors)
+    assert found >= 0.99
+    assert alarms <= 0.001
+    assert devices >= 0.98

@@ -56,7 +56,8 @@ def addresses(settings: Settings) -> list[tuple[str, str]]:
 def note(child: Child) -> str:
     """What is worth saying about a child beside its state."""
     if child.state == "waiting" and child.restarts:
-        return f"ended ({child.ended}), starts again in {child.backoff:g} s: {child.last_words()}"
+        why = f": {child.last_words()}" if child.ended.startswith("exit") else ""
+        return f"ended ({child.ended}), starts again in {child.backoff:g} s{why}"
     if child.restarts:
         times = "once" if child.restarts == 1 else f"{child.restarts} times"
         return f"started again {times}, last after {child.ended} (see {child.log})"

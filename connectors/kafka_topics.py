@@ -34,9 +34,9 @@ def topic_of(shop: str, stream: str) -> str:
     return f"{shop}.{stream}"
 
 
-def create_topics(settings: Settings, bootstrap: str) -> list[str]:
+def create_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing, check the others; the names of the new ones. LogError says what is wrong."""
-    admin = AdminClient(client_settings(bootstrap))
+    admin = AdminClient(client_settings(settings.log.removeprefix("kafka://")))
     there = check_topics(admin, settings.shop, settings.partitions, missing_is_wrong=False)
     wanted = [
         NewTopic(

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from connectors.kafka_client import LOG_TIME, client_settings, given_time, said
 from connectors.kafka_topics import PATIENCE, answer, check_topics, offsets, topic_of
+from connectors.kafka_topics import create_topics as create_topics
 from connectors.log import LogError, Place, partition_for
 from connectors.log_kafka_reader import KafkaReader
 from domain.record import Outgoing, Record

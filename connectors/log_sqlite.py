@@ -7,9 +7,9 @@
 An offset is the row's id, shared by the streams of a file: rising per place, with gaps. Id and log time are given
 inside BEGIN IMMEDIATE, so the order of ids is the order of commits and of log times. What is promised:
 
-- A record that brings its own log time (recorded history, effects) keeps it; log times of a file never fall. In the
-  public file an earlier one is refused: the log already holds later records. In the other files, where effects of
-  shards with different clocks meet, it is raised to the file's last one.
+- A record that brings its own log time (recorded history, effects) keeps it. In the public file log times never fall:
+  an earlier one is refused, because the log already holds later records. In the other files effects of shards with
+  different clocks meet, so there they may; a reader gives the letters of a partition log times that never fall.
 - An append of more than 50 records commits 50 at a time and pauses in between, so that single appends get their turn.
 - A crash of the process loses nothing; with `sync` "full" a power cut neither. With "normal" a power cut may lose the
   last commits, so after a restart of the machine ids jump ahead: an offset somebody has seen is never given twice.
@@ -128,12 +128,15 @@ class SqliteLog:
         for record in records:
             stream, key, value, _, given = record
             partition = partition_for(record, self.partitions)
+            if file != "public":
+                rows.append((stream, partition, now if given is None else given, key, value))
+                continue
             if given is None:
                 last = max(last, now)
-            elif given > now and file == "public":
+            elif given > now:
                 raise LogError(f"a record of {stream} has log time {given}, later than now ({now})")
-            elif given >= last or file != "public":
-                last = max(last, given)
+            elif given >= last:
+                last = given
             else:
                 raise LogError(
                     f"the log already holds later records: the last one has log time {last}, one of {stream} {given}"

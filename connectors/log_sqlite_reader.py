@@ -11,7 +11,7 @@ from connectors.log import LogError, Place
 from connectors.log_sqlite_file import FILE_OF, FILES, connect, ends, sequence, text
 from connectors.merge import AT_END, Lane, release
 from domain.record import Record
-from domain.streams import SHARD_INPUT, partitions_of
+from domain.streams import LETTERS, SHARD_INPUT, partitions_of
 
 PROVE: Final = 5
 """Milliseconds between two proofs that no writer is in the middle of an append."""
@@ -49,6 +49,8 @@ class Tail(Lane):
         if len(numbers) < partitions_of(streams[0], partitions):
             where += f" AND partition IN ({', '.join(map(str, numbers))})"
         self._all = not where
+        self._steady = FILE_OF[streams[0]] != FILE_OF[LETTERS]
+        self._seen: dict[int, int] = {}
         self._select = f"{_SELECT}{where} ORDER BY id LIMIT ?"
         self.position = min(self._from.values())
         # Up to here rows are looked at one by one: behind it, all that is selected is wanted.
@@ -77,13 +79,24 @@ class Tail(Lane):
             if before < self._searched:
                 start = self._from
                 records = [record for record in records if record[2] > start.get(record[:2], AT_END)]
-            self.rows += records
-            self.bound = rows[-1][3]
+            self.rows += records if self._steady else self._steadied(records)
+            self.bound = max(self.bound, rows[-1][3]) if self.bound != AT_END else rows[-1][3]
         self.end = len(rows) < limit and upto == last
         if self.end:
             self.bound = AT_END
         if len(rows) < limit and upto != AT_END:
             self.position = max(self.position, upto)
+
+    def _steadied(self, records: list[Record]) -> list[Record]:
+        """The records with log times that never fall within a partition: shards with different clocks wrote them."""
+        seen = self._seen
+        for index, record in enumerate(records):
+            last = seen.get(record[1], 0)
+            if record[3] < last:
+                records[index] = record._replace(log_time=last)
+            else:
+                seen[record[1]] = record[3]
+        return records
 
     def rest(self) -> None:
         """No reading this time: so the end is not known any more."""

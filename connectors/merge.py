@@ -1,8 +1,8 @@
 """Merging what a shard reads: by log time, then stream, then offset, as far as it is known what may still come.
 
-A lane is a source of records whose log times never fall (a file of the SQLite log, a topic partition of Kafka). Its
-`bound` says that nothing with a log time below it will come after what was read. Records below the smallest bound
-can be released; the others wait.
+A lane is a source of records whose log times never fall within a place (a file of the SQLite log, a topic partition
+of Kafka). Its `bound` says that nothing with a log time below it will come after what was read. Records below the
+smallest bound can be released; the others wait.
 
 >>> clicks, carts = Lane(), Lane()
 >>> clicks.rows = [Record("clicks", 0, 1, 10, None, b""), Record("clicks", 0, 2, 30, None, b"")]
@@ -15,9 +15,7 @@ can be released; the others wait.
 [20]
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Final
 
 from domain.record import Record
@@ -33,8 +31,6 @@ RANK: Final = {
 }
 """What breaks a tie of log time."""
 
-_log_time = itemgetter(3)
-
 
 def order(record: Record) -> tuple[int, int, int]:
     """The sort key of a merge.
@@ -46,7 +42,7 @@ def order(record: Record) -> tuple[int, int, int]:
 
 
 class Lane:
-    """Records read and not yet released, log time never falling; nothing below `bound` comes after them."""
+    """Records read and not yet released, in the order of the log; nothing below `bound` comes after them."""
 
     __slots__ = ("bound", "rows")
 
@@ -61,12 +57,12 @@ def release(lanes: Sequence[Lane]) -> list[Record]:
     released: list[Record] = []
     for lane in lanes:
         if rows := lane.rows:
-            if rows[-1][3] < horizon:
+            if horizon == AT_END:
                 released += rows
                 lane.rows = []
-            elif cut := bisect_left(rows, horizon, key=_log_time):
-                released += rows[:cut]
-                del rows[:cut]
+            else:
+                released += [record for record in rows if record[3] < horizon]
+                lane.rows = [record for record in rows if record[3] >= horizon]
     if len(released) > 1:
         released.sort(key=order)
     return released

@@ -7,8 +7,9 @@ class Record(NamedTuple):
     """One record read from the log.
 
     `offset` is opaque: it rises within (stream, partition), gaps are allowed. `log_time` is the append
-    time in milliseconds since 1970 (for recorded history: the recorded time) and never falls within a
-    partition of the SQLite log. A plain tuple, so that it crosses processes cheaply.
+    time in milliseconds since 1970 (for recorded history: the recorded time; for effects: the clock that
+    caused them); as a reader gives it, it never falls within (stream, partition). A plain tuple, so that it crosses
+    processes cheaply.
     """
 
     stream: str

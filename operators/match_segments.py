@@ -10,6 +10,7 @@ from domain.action import Because, Move
 from domain.condition import BANDS
 from domain.effect import Effect
 from domain.letter import Letter
+from state.changes import changes
 from state.context import Context, Due, Happening
 from state.person import Facts, Person
 from state.rules import SegmentRule
@@ -36,32 +37,35 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     rules = context.rules
     if person.bot or person.alias_of:
         return ()
+    facts = known(person)
+    context.changed = changed = changes(person, facts, event)
     moves: list[Move] = []
     if person.rules != rules.short:
         person.rules = rules.short
+        context.changed = changed = None
         _drop_removed(person, context, moves)
-        todo = rules.segments
-    elif isinstance(event, Due):
-        if event.kind == "segment":
-            todo = rules.depending(event.id)
-        elif event.kind == "session_end":
-            todo = rules.affected("")
-        else:
-            return ()
-    else:
-        todo = rules.segments if isinstance(event, Letter) else rules.affected(event.name)
+    index = rules.segment_index
+    todo = index.affected(changed)
+    if isinstance(event, Due) and event.kind == "segment" and event.id in rules.segment:
+        todo |= 1 << rules.segment[event.id].order
     if todo:
-        facts, now, mine, timers = known(person), context.now, person.segments, person.timers
-        for rule in todo:
+        now, mine, timers, masks = context.now, person.segments, person.timers, index.masks
+        while todo:  # the lowest bit first: segments stand behind those they refer to
+            low = todo & -todo
+            todo ^= low
+            rule = rules.segments[low.bit_length() - 1]
             holds = rule.holds(person, facts, now)
             if holds != (rule.name in mine):
                 moves.append(_move(person, facts, rule, holds, event, context))
+                todo |= masks.get(rule.need, 0)
             if rule.timed:
                 change = rule.next_change(person, facts, now)
                 if change is not None and change < timers.get(rule.timer, change + 1):
                     timers[rule.timer] = change
     if moves:
         context.moves.extend(moves)
+        if changed is not None:
+            changed += [f"segment:{move.segment}" for move in moves]
     return moves
 
 

@@ -24,7 +24,10 @@ PRODUCTS = 4
 
 
 class Prepared(NamedTuple):
-    """The parsed words of one variant. `roots` are the variables they use, `hash` is of the words themselves."""
+    """The parsed words of one variant. `roots` are the variables they use, `hash` is of the words themselves.
+
+    `needs` is what may change what they say, in the words of `state/changes.py`.
+    """
 
     variant: str
     hash: str
@@ -35,6 +38,7 @@ class Prepared(NamedTuple):
     image_url: Template
     coupon: Template
     roots: tuple[str, ...]
+    needs: frozenset[str]
 
 
 def prepare(rule: CampaignRule, device: str, rules: Rules) -> Prepared:
@@ -56,7 +60,8 @@ def _parsed(variant: str, words: Words, files: Mapping[str, str]) -> Prepared:
     }
     seed = msgspec.json.encode([variant, words, body])
     roots = {root for part in parts.values() for root in part.roots}
-    return Prepared(variant=variant, hash=blake2b(seed, digest_size=8).hexdigest(), roots=tuple(sorted(roots)), **parts)
+    return Prepared(variant=variant, hash=blake2b(seed, digest_size=8).hexdigest(), roots=tuple(sorted(roots)),
+                    needs=frozenset({"visit", "about"}.union(*(_NEEDS.get(root, ()) for root in roots))), **parts)
 
 
 def content_key(prepared: Prepared, person: Person, facts: Facts) -> str:
@@ -193,6 +198,12 @@ _STAMPS: dict[str, Callable[[Person, Facts], Any]] = {
     "device": _device,
     "search": lambda p, f: f.searches[-1].query if f.searches else None,
 }
+
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "product": ("event:Product Viewed",), "products": ("event:Product Viewed",), "cart": ("cart",),
+    "order": ("orders",), "search": ("event:Products Searched",),
+}
+"""What changes the other variables (traits, the playbook itself) is never named: then everything is asked again."""
 
 
 def _stamp(seen: ProductSeen) -> tuple[Any, ...]:

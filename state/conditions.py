@@ -4,8 +4,8 @@
     next_change(person, facts, now)   the earliest moment after `now` at which mere time may change that; None: never
     explain(person, facts, now)       the parts that held and the parts that failed, in plain words
 
-`facts` is `state.view.known(person)`, `now` is ms since 1970. `needs` says what can change the answer:
-"session", "facts", "score", "cart", "orders", "event:<name>", "segment:<name>".
+`facts` is `state.view.known(person)`, `now` is ms since 1970. `needs` says what can change the answer, in the words of
+`state/changes.py`.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from domain.condition import BANDS, Condition, Did
 from domain.shop import Shop
 from state import leaves
-from state.leaves import Leaf, Test
+from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
 
 SAID_AT_MOST = 12
@@ -27,26 +27,23 @@ class Node(NamedTuple):
     kind: str
     test: Test
     children: tuple["Leaf | Node", ...]
-    timed: bool
+    change: Change | None
 
 
 class Compiled:
     """A condition made ready to be asked."""
 
-    __slots__ = ("_root", "holds", "needs", "possible", "timed")
+    __slots__ = ("_root", "holds", "needs", "next_change", "possible", "timed")
 
     def __init__(self, root: Leaf | Node) -> None:
         self._root = root
         self.holds = root.test
         self.needs = frozenset(leaf.needs for leaf in _leaves(root))
-        self.timed = _timed(root)
+        self.timed = root.change is not None
+        self.next_change: Change = root.change or _never
         fixed = [leaf for leaf in _must(root) if leaf.fixed]
         self.possible: Test = _all([leaf.test for leaf in fixed])
         """False when nothing that happens in this visit can make it true."""
-
-    def next_change(self, person: Person, facts: Facts, now: int) -> int | None:
-        """The earliest moment (ms) after `now` at which time alone may change the answer."""
-        return _next_change(self._root, person, facts, now) if self.timed else None
 
     def explain(self, person: Person, facts: Facts, now: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The statements that held and those that failed."""
@@ -100,9 +97,31 @@ def _join(kind: str, children: list[Leaf | Node]) -> Node:
     tests = [child.test for child in children]
     if kind == "not":
         opposite = tests[0]
-        return Node(kind, lambda p, f, now: not opposite(p, f, now), tuple(children), any(map(_timed, children)))
+        return Node(kind, lambda p, f, now: not opposite(p, f, now), tuple(children), children[0].change)
     test = _all(tests) if kind == "all" else _any(tests)
-    return Node(kind, test, tuple(children), any(map(_timed, children)))
+    return Node(kind, test, tuple(children), _soonest(kind, children))
+
+
+def _soonest(kind: str, children: list[Leaf | Node]) -> Change | None:
+    """The soonest change of the parts that time can move, unless the others settle the whole."""
+    moving = [child.change for child in children if child.change is not None]
+    if not moving:
+        return None
+    others = [child.test for child in children if child.change is None]
+    settled = kind == "any"
+    still = _all(others) if kind == "all" else _any(others)
+
+    def change(p: Person, f: Facts, now: int) -> int | None:
+        if others and still(p, f, now) is settled:
+            return None
+        soonest = moving[0](p, f, now)
+        for other in moving[1:]:
+            at = other(p, f, now)
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
+
+    return change
 
 
 def _all(tests: list[Test]) -> Test:
@@ -121,6 +140,8 @@ def _all(tests: list[Test]) -> Test:
 
 
 def _any(tests: list[Test]) -> Test:
+    if not tests:
+        return lambda p, f, now: False
     if len(tests) == 1:
         return tests[0]
     a, b, *rest = tests
@@ -130,8 +151,8 @@ def _any(tests: list[Test]) -> Test:
     return lambda p, f, now: a(p, f, now) or b(p, f, now) or others(p, f, now)
 
 
-def _timed(part: Leaf | Node) -> bool:
-    return part.change is not None if isinstance(part, Leaf) else part.timed
+def _never(p: Person, f: Facts, now: int) -> None:
+    """Time alone changes nothing."""
 
 
 def _leaves(part: Leaf | Node) -> Iterable[Leaf]:
@@ -149,22 +170,6 @@ def _must(part: Leaf | Node) -> Iterable[Leaf]:
     elif part.kind == "all":
         for child in part.children:
             yield from _must(child)
-
-
-def _next_change(part: Leaf | Node, person: Person, facts: Facts, now: int) -> int | None:
-    if isinstance(part, Leaf):
-        return part.change(person, facts, now) if part.change is not None else None
-    soonest: int | None = None
-    decided = part.kind == "any"
-    for child in part.children:
-        if not _timed(child):
-            if part.kind != "not" and child.test(person, facts, now) is decided:
-                return None  # time cannot move this part, and it settles the whole
-            continue
-        change = _next_change(child, person, facts, now)
-        if change is not None and (soonest is None or change < soonest):
-            soonest = change
-    return soonest
 
 
 def _explain(part: Leaf | Node, person: Person, facts: Facts, now: int, negated: bool, held: list[str],

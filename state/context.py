@@ -37,10 +37,12 @@ class Context:
     `now` is the shard's clock in ms: the log time of what was read, never the wall clock. `event_time` is when the
     event happened at its source (never later than `now`). `origin` names the happening; `id(step)` gives the
     next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true while
-    recorded days are being read. `letters` counts the letters the shard has sent: who writes one raises it first.
+    recorded days are being read. `changed` are the needs of conditions that this happening may have changed
+    (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
+    first.
     """
 
-    __slots__ = ("_counts", "event_time", "history", "letters", "model", "moves", "now", "offset", "origin",
+    __slots__ = ("_counts", "changed", "event_time", "history", "letters", "model", "moves", "now", "offset", "origin",
                  "partition", "proposals", "rules", "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
@@ -54,13 +56,14 @@ class Context:
         self.offset = 0
         self.history = False
         self.letters = 0
+        self.changed: list[str] | None = None
         self.moves: list[Move] = []
         self.proposals: list[Any] = []
         self._counts: Counter[str] = Counter()
 
     def begin(self, origin: str, now: int, event_time: int) -> None:
         """Turn to the next happening."""
-        self.origin, self.now, self.event_time = origin, now, event_time
+        self.origin, self.now, self.event_time, self.changed = origin, now, event_time, None
         if self.moves:
             self.moves = []
         if self.proposals:

@@ -91,7 +91,7 @@ def has(part: Has, shop: Shop) -> list[Leaf]:
             locale = f.locale.lower().replace("_", "-")
             return locale in wanted or locale.partition("-")[0] in wanted
 
-        found.append(Leaf(reads, lambda p, f, now: f"reads {named} ({f.locale or 'not known'})", "facts"))
+        found.append(Leaf(reads, lambda p, f, now: f"reads {named} ({f.locale or 'not known'})", "about"))
     if part.source is not None:
         sources = frozenset(texts(part.source))
         origin = _or(texts(part.source))
@@ -102,14 +102,14 @@ def has(part: Has, shop: Shop) -> list[Leaf]:
         def whence(p: Person, f: Facts, now: int) -> str:
             return f"came from {origin} ({f.last_source.source if f.last_source else 'not known'})"
 
-        found.append(Leaf(came, whence, "facts"))
+        found.append(Leaf(came, whence, "about"))
     if part.consent is not None:
         purposes = texts(part.consent)
 
         def agreed(p: Person, f: Facts, now: int) -> bool:
             return any(granted(f, purpose, shop) for purpose in purposes)
 
-        found.append(Leaf(agreed, lambda p, f, now: f"agreed to {_or(purposes)}", "facts"))
+        found.append(Leaf(agreed, lambda p, f, now: f"agreed to {_or(purposes)}", "person"))
     found += [_trait(name, value if isinstance(value, tuple) else (value,)) for name, value in part.trait.items()]
     return found
 
@@ -127,24 +127,24 @@ def _among(field: str, wanted: frozenset[str], verb: str) -> Leaf:
         session = p.session
         return ((session is not None and read(session)) or read(f)) in wanted
 
-    return Leaf(test, lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "facts")
+    return Leaf(test, lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "about")
 
 
 def _trait(name: str, wanted: tuple[Value, ...]) -> Leaf:
-    values = frozenset(_typed(value) for value in wanted)
+    values = frozenset(typed(value) for value in wanted)
     named = _or(str(value).lower() if isinstance(value, bool) else str(value) for value in wanted)
 
     def test(p: Person, f: Facts, now: int) -> bool:
         trait = f.traits.get(name)
-        return trait is not None and trait.value is not None and _typed(trait.value) in values
+        return trait is not None and trait.value is not None and typed(trait.value) in values
 
     def words(p: Person, f: Facts, now: int) -> str:
         return f"{name} is {named} ({'as it is' if test(p, f, now) else 'not so' if name in f.traits else 'not known'})"
 
-    return Leaf(test, words, "facts")
+    return Leaf(test, words, "person")
 
 
-def _typed(value: Value) -> tuple[str, Value]:
+def typed(value: Value) -> tuple[str, Value]:
     """Text, numbers and yes/no never equal each other: 1 is not true, "1" is not 1."""
     return ("yes" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"), value
 
@@ -163,7 +163,7 @@ def session(part: InSession) -> list[Leaf]:
         def visit(p: Person, f: Facts, now: int) -> bool:
             return p.session is not None and p.session.first_visit is first
 
-        found.append(Leaf(visit, lambda p, f, now: "first visit" if first else "has been here before", "session",
+        found.append(Leaf(visit, lambda p, f, now: "first visit" if first else "has been here before", "visit",
                           fixed=True))
     for field, wanted, verb in (("landing_page", part.landing_page_contains, "began on a page with"),
                                 ("referrer", part.referrer_contains, "came from an address with")):
@@ -176,7 +176,7 @@ def session(part: InSession) -> list[Leaf]:
         def came(p: Person, f: Facts, now: int) -> bool:
             return p.session is not None and p.session.source in sources
 
-        found.append(Leaf(came, lambda p, f, now: f"this visit came from {origin}", "session", fixed=True))
+        found.append(Leaf(came, lambda p, f, now: f"this visit came from {origin}", "visit", fixed=True))
     return found
 
 
@@ -190,7 +190,7 @@ def _at_least(noun: str, least: int) -> Leaf:
     def words(p: Person, f: Facts, now: int) -> str:
         return f"at least {least} {noun} this visit (has {read(p.session) if p.session is not None else 0})"
 
-    return Leaf(test, words, "session")
+    return Leaf(test, words, noun)
 
 
 def _seconds(least: int) -> Leaf:
@@ -208,7 +208,7 @@ def _seconds(least: int) -> Leaf:
         spent = max(0, now - p.session.started_at) // 1000 if p.session is not None else 0
         return f"at least {least} s on the site (has {spent})"
 
-    return Leaf(test, words, "session", change)
+    return Leaf(test, words, "visit", change)
 
 
 def _contains(field: str, wanted: tuple[str, ...], verb: str) -> Leaf:
@@ -217,7 +217,7 @@ def _contains(field: str, wanted: tuple[str, ...], verb: str) -> Leaf:
     def test(p: Person, f: Facts, now: int) -> bool:
         return p.session is not None and any(text in read(p.session) for text in wanted)
 
-    return Leaf(test, lambda p, f, now: f"{verb} {_or(wanted)}", "session", fixed=True)
+    return Leaf(test, lambda p, f, now: f"{verb} {_or(wanted)}", "visit", fixed=True)
 
 
 def cart(part: InCart, shop: Shop) -> list[Leaf]:

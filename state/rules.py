@@ -11,12 +11,11 @@ from typing import Any
 from domain import playbook as domain_playbook
 from domain.campaign import Campaign
 from domain.duration import parse, say
-from domain.event_names import CALL_EVENTS, EVENTS
 from domain.money import to_major
 from domain.playbook import Playbook
 from domain.segment import Segment
-from domain.streams import CARTS, PEOPLE, PURCHASES, stream_of
 from state.conditions import Compiled, compile_condition
+from state.index import Index
 from state.leaves import typed
 
 SEND_FOR = 30_000
@@ -26,14 +25,14 @@ ARM_FOR = 30 * 60_000
 SERVICE = "service"
 """The purpose that needs no consent: what people asked for themselves, such as a word about their order."""
 
-ANY_EVENT = frozenset(("session", "facts", "score"))
-"""Needs that any event may change."""
+WATCHED = ("exit_intent", "seconds_on_site")
+"""Triggers whose audience is known ahead: the occasion comes later, or again and again."""
 
 
 class SegmentRule:
     """A segment made ready. `order` puts segments behind those they refer to."""
 
-    __slots__ = ("explain", "holds", "name", "needs", "next_change", "order", "timed", "timer")
+    __slots__ = ("explain", "holds", "name", "need", "needs", "next_change", "order", "timed", "timer")
 
     def __init__(self, segment: Segment, when: Compiled, order: int) -> None:
         self.name = segment.name
@@ -43,7 +42,7 @@ class SegmentRule:
         self.explain = when.explain
         self.timed = when.timed
         self.needs = when.needs
-        self.timer = "segment:" + segment.name
+        self.need = self.timer = "segment:" + segment.name
 
 
 class CampaignRule:
@@ -113,51 +112,21 @@ class Rules:
         self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)
         self.words: dict[tuple[str, str], Any] = {}
         """Parsed templates by campaign and variant; `operators/render.py` fills it as they are used."""
-        self._affected = self._index()
-
-    def affected(self, event: str) -> tuple[SegmentRule, ...]:
-        """The segments that an event of this name can change, in order; those that refer to them included."""
-        return self._affected.get(event) or self._affected[""]
-
-    def depending(self, name: str) -> tuple[SegmentRule, ...]:
-        """A segment, and all that refer to it, in order."""
-        return self._with_dependents([self.segment[name]]) if name in self.segment else ()
-
-    def _index(self) -> dict[str, tuple[SegmentRule, ...]]:
-        named = {need[6:] for rule in self.segments for need in rule.needs if need.startswith("event:")}
-        index = {}
-        for event in EVENTS | named | {""}:
-            needs = ANY_EVENT | needs_of(event)
-            everything = event in CALL_EVENTS[2:] or stream_of("track", event) == PEOPLE
-            index[event] = self.segments if everything else self._with_dependents(
-                [rule for rule in self.segments if not needs.isdisjoint(rule.needs)])
-        return index
-
-    def _with_dependents(self, found: Iterable[SegmentRule]) -> tuple[SegmentRule, ...]:
-        names = {rule.name for rule in found}
-        for rule in self.segments:  # in order, so that one pass is enough
-            if any(need[8:] in names for need in rule.needs if need.startswith("segment:")):
-                names.add(rule.name)
-        return tuple(rule for rule in self.segments if rule.name in names)
+        self.segment_index = Index(rule.needs for rule in self.segments)
+        """Over `segments`."""
+        self.audience_index = Index(
+            rule.needs if rule.kind in WATCHED else () for rule in campaigns)
+        """Over `ranked`: those whose audience is watched between their occasions."""
+        self.ranked = tuple(campaigns)
+        self.watched = _mask(one for one in campaigns if one.kind in WATCHED)
+        self.exit_mask = _mask(self.exit_intent)
+        self.exit_timed = _mask(one for one in self.exit_intent if one.timed)
+        self.seconds_mask = _mask(self.seconds)
+        self.seconds_timed = _mask(one for one in self.seconds if one.timed)
 
     def money(self, minor: int) -> str:
         """An amount of the shop's currency, in major units."""
         return to_major(minor, self.shop.currency)
-
-
-def needs_of(event: str) -> frozenset[str]:
-    """What an event of this name can change, besides what any event can.
-
-    >>> sorted(needs_of("Order Completed"))
-    ['cart', 'event:Order Completed', 'orders']
-    """
-    stream = stream_of("track", event)
-    found = {"event:" + event}
-    if stream in (CARTS, PURCHASES):
-        found.add("cart")
-    if stream == PURCHASES:
-        found.add("orders")
-    return frozenset(found)
 
 
 def compile_rules(playbook: Playbook) -> Rules:
@@ -195,6 +164,13 @@ def _visit(name: str, refers: dict[str, list[str]], done: dict[str, None], path:
 
 def _referred(when: Compiled) -> list[str]:
     return [need[8:] for need in when.needs if need.startswith("segment:")]
+
+
+def _mask(rules: Iterable[CampaignRule]) -> int:
+    mask = 0
+    for rule in rules:
+        mask |= 1 << rule.rank
+    return mask
 
 
 def _grouped(pairs: Iterable[tuple[str | None, CampaignRule]]) -> dict[str, tuple[CampaignRule, ...]]:

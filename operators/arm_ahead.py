@@ -1,0 +1,145 @@
+"""arm_ahead: which exit offer the browser should hold ready; told to it whenever that changes.
+
+The timer `arm:exit_intent` is the next moment at which time alone may change what is armed, or at which it must be
+renewed; it is looked at again when it fires.
+"""
+
+from collections.abc import Sequence
+
+from domain.action import Arm, Because, Content, Disarm
+from domain.effect import Effect
+from domain.letter import Letter
+from domain.template import Missing
+from operators.render import content_key, prepare, render
+from state.audience import NEVER, Audience
+from state.context import Context, Due, Happening
+from state.decisions import remember
+from state.limits import Proposal, blocked, cooled_at
+from state.person import Armed, Facts, Person, Session
+from state.rules import CampaignRule
+
+NAME = "choose_actions"
+SLOT = "exit_intent"
+ARM_TIMER = "arm:exit_intent"
+
+ENDS_OFFERS = frozenset(("Order Completed", "Signed Out", "Consent Updated"))
+"""On these the widget forgets by itself all that it held ready."""
+
+
+def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience, event: Happening,
+         context: Context) -> Sequence[Effect]:
+    """Decide which exit offer the browser should hold, and tell it when that changes."""
+    rules, now = context.rules, context.now
+    name = "" if isinstance(event, (Due, Letter)) else event.name
+    effects: list[Effect] = []
+    armed = had = person.armed.get(SLOT)
+    excluded = ""
+    if armed is not None:
+        rule = rules.campaigns.get(armed.campaign)
+        taken_back = rule is not None and name in rule.disarm_on
+        if taken_back or name in ENDS_OFFERS or armed.anonymous_id != session.anonymous_id:
+            excluded = armed.campaign if taken_back else ""
+            effects.append(_disarm(person, armed, event, context))
+            armed = None
+    change = audience.exit_until
+    best: Proposal | None = None
+    winner: CampaignRule | None = None
+    candidates = audience.mask & rules.exit_mask if session.anonymous_id else 0
+    while candidates:  # by rank: the first that may be shown wins
+        low = candidates & -candidates
+        candidates ^= low
+        rule = rules.ranked[low.bit_length() - 1]
+        if rule.name == excluded:
+            continue
+        reason, detail = blocked(person, facts, rule, rules, now)
+        if not reason:
+            reason, detail = _hold_ready(person, facts, session, rule, armed, context, effects)
+        if not reason:
+            winner = rule
+            break
+        best = best or Proposal(rule, reason, detail)
+        if reason == "cooldown":
+            change = min(change, cooled_at(person, rules))
+    if winner is not None:
+        until = person.armed[SLOT].until
+        change = min(change, until - _margin(winner))
+    elif armed is not None:
+        effects.append(_disarm(person, armed, event, context))
+    if change < person.timers.get(ARM_TIMER, NEVER):
+        person.timers[ARM_TIMER] = change
+    if name == "Exit Intent" and had is None and winner is None and best is not None:
+        context.proposals.append(best)
+    return effects
+
+
+def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRule, armed: Armed | None,
+                context: Context, effects: list[Effect]) -> tuple[str, str]:
+    """See that the browser holds this offer as it is now; the reason when its words cannot be made."""
+    rules, now = context.rules, context.now
+    prepared = prepare(rule, session.device or facts.device, rules)
+    same = armed is not None and armed.campaign == rule.name
+    lasts = armed is not None and same and now < armed.until - _margin(rule)
+    if lasts and context.changed is not None and prepared.needs.isdisjoint(context.changed):
+        return "", ""
+    key = content_key(prepared, person, facts)
+    if lasts and armed is not None and armed.content_key == key:
+        return "", ""
+    unready: dict[str, tuple[str, str, str]] = person.__dict__.setdefault("unready", {})
+    failed_key, failure, detail = unready.get(rule.name, ("", "", ""))
+    if failed_key == key:  # nothing that it lacked has changed since
+        return failure, detail
+    try:
+        content = render(prepared, person, facts, rules)
+    except Missing as missing:
+        unready[rule.name] = key, f"missing {missing}", ""
+        return f"missing {missing}", ""
+    except ValueError as wrong:
+        unready[rule.name] = key, "template", str(wrong)
+        return "template", str(wrong)
+    if armed is not None and not same:
+        effects.append(_disarm(person, armed, None, context))
+    effects.append(_armed(person, facts, session, rule, content, prepared.variant, key, context))
+    return "", ""
+
+
+def _armed(person: Person, facts: Facts, session: Session, rule: CampaignRule, content: Content, variant: str,
+           key: str, context: Context) -> Arm:
+    held, failed = rule.explain(person, facts, context.now)
+    until = context.now + rule.valid_for
+    action = Arm(
+        id=context.id(NAME), at=context.now, person=person.id, anonymous_id=session.anonymous_id, campaign=rule.name,
+        format=rule.format, content=content, not_after=until, priority=rule.priority,
+        disarm_on=rule.campaign.disarm_on,
+        because=Because(trigger=rule.occasion, held=held, failed=failed, playbook=context.rules.short,
+                        model=context.model.hash if context.model is not None else "", variant=variant))
+    person.armed[SLOT] = Armed(rule.name, action.id, key, until, session.anonymous_id)
+    remember(person, rule.name, context.now, "arm", action_id=action.id)
+    return action
+
+
+def _disarm(person: Person, armed: Armed, event: Happening | None, context: Context) -> Disarm:
+    person.armed.pop(SLOT, None)
+    trigger = "" if event is None or isinstance(event, Letter) else "time" if isinstance(event, Due) else event.name
+    action = Disarm(
+        id=context.id(NAME), at=context.now, person=person.id, anonymous_id=armed.anonymous_id, campaign=armed.campaign,
+        because=Because(trigger=trigger, reason="replaced" if event is None else "no longer holds",
+                        playbook=context.rules.short))
+    remember(person, armed.campaign, context.now, "disarm", action.because.reason, action_id=armed.action_id)
+    return action
+
+
+def forget(person: Person, context: Context) -> Sequence[Effect]:
+    """The visit is over (or is somebody else's now): the browser holds nothing more."""
+    person.timers.pop(ARM_TIMER, None)
+    gone = list(person.armed.values())
+    person.armed.clear()
+    return [
+        Disarm(id=context.id(NAME), at=context.now, person=person.id, anonymous_id=armed.anonymous_id,
+               campaign=armed.campaign, because=Because(reason="the visit is over", playbook=context.rules.short))
+        for armed in gone
+    ]
+
+
+def _margin(rule: CampaignRule) -> int:
+    """How long before its end an arm is renewed (ms)."""
+    return min(60_000, rule.valid_for // 10)

@@ -1,0 +1,116 @@
+"""A visitor for tests: one person, the steps of deciding over them, and a clock that the test owns.
+
+    ann = Visitor(playbook)
+    ann.does(0, "Page Viewed"); ann.waits(60_000); ann.actions
+
+Timers fire like the shard fires them: those due before (or at) the next happening, in the order (due, kind, id), each
+at its due time.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from domain.action import Action, Arm, Disarm, Hold, Move, Send
+from domain.event import Context as About
+from domain.event import Identify, Page, Seen, Track
+from domain.playbook import Playbook
+from operators import choose_actions, fold_profile, match_segments, respect_limits
+from state import codec
+from state.context import Context, Due
+from state.person import Person
+from state.rules import compile_rules
+
+T0 = 1_700_000_000_000
+STEPS = (fold_profile.step, match_segments.step, choose_actions.step, respect_limits.step)
+
+
+class Visitor:
+    """Times are ms after T0."""
+
+    def __init__(self, playbook: Playbook, name: str = "x", country: str = "IT", device: str = "desktop") -> None:
+        self.context = Context(0, compile_rules(playbook))
+        self.person = Person(id=f"a:{name}")
+        self.name, self.country, self.device = name, country, device
+        self.actions: list[Action] = []
+        self.now = 0
+        self.fired: list[tuple[int, str]] = []
+        self.after: Callable[[], None] = lambda: None
+        self._n = 0
+
+    def does(self, at: int, name: str, /, **properties: Any) -> list[Action]:
+        """Something happens at `at`; what was decided then (timers before it included)."""
+        began = len(self.actions)
+        self._fire(T0 + at)
+        about = About(attimo=Seen(country=self.country, device=self.device), timezone="Europe/Rome")
+        common: dict[str, Any] = {"anonymous_id": self.name, "context": about}
+        event: Any
+        if name == "Page Viewed":
+            event = Page(properties=properties, **common)
+        elif name == "Identified":
+            event = Identify(traits=properties, **common)
+        else:
+            event = Track(event=name, properties=properties, **common)
+        self._n += 1
+        self._run(f"clicks-0-{self._n}", T0 + at, event)
+        return self.actions[began:]
+
+    def waits(self, until: int) -> list[Action]:
+        """Time passes and nothing happens; what was decided meanwhile."""
+        began = len(self.actions)
+        self._fire(T0 + until)
+        self.now = max(self.now, T0 + until)
+        return self.actions[began:]
+
+    def swaps(self, playbook: Playbook) -> None:
+        """Another playbook goes live."""
+        self.context.rules = compile_rules(playbook)
+
+    def rests(self) -> None:
+        """The person goes to the store and comes back."""
+        self.person = codec.decode(codec.encode(self.person))
+
+    def _fire(self, until: int) -> None:
+        for _ in range(10_000):
+            due = min(((at, *key.partition(":")[::2]) for key, at in self.person.timers.items() if at <= until),
+                      default=None)
+            if due is None:
+                return
+            at, kind, name = due
+            del self.person.timers[f"{kind}:{name}"]
+            at = max(at, self.now)
+            self.fired.append((at - T0, f"{kind}:{name}"))
+            self._run(f"timer-{kind}-{name}-{at}", at, Due(kind, name, at))
+        raise AssertionError(f"timers never rest: {self.person.timers}")
+
+    def _run(self, origin: str, now: int, event: Any) -> None:
+        assert now >= self.now, "time runs forward"
+        self.now = now
+        self.context.begin(origin, now, now)
+        for step in STEPS:
+            self.actions += [effect for effect in step(self.person, event, self.context)
+                             if isinstance(effect, (Send, Arm, Disarm, Hold, Move))]
+        self.after()
+
+
+def playbook(**parts: Any) -> Playbook:
+    """A playbook from plain values, as they would stand in the files."""
+    segments = [{"name": name, **rest} for name, rest in parts.pop("segments", {}).items()]
+    campaigns = [{"name": name, "format": "popup", "content": {"default": {"title": name}}, **rest}
+                 for name, rest in parts.pop("campaigns", {}).items()]
+    return msgspec.convert({**parts, "segments": segments, "campaigns": campaigns}, Playbook)
+
+
+def short(actions: list[Action]) -> list[tuple[int, str, str]]:
+    """Actions as (ms after T0, what, which)."""
+    return [(action.at - T0, _word(action), action.segment if isinstance(action, Move) else action.campaign)
+            for action in actions]
+
+
+def _word(action: Action) -> str:
+    if isinstance(action, Move):
+        return "entered" if action.entered else "left"
+    if isinstance(action, Hold):
+        return f"hold {action.because.reason}"
+    return type(action).__name__.lower()

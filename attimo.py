@@ -136,6 +136,23 @@ def share_of(worker: str) -> tuple[int, int]:
     raise click.UsageError(f"--worker {worker}: write it as I/N with I from 0 to N-1, such as 0/2 and 1/2")
 
 
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--history", is_flag=True, help="Recorded days: they keep their recorded time, and come in its order.")
+@click.option("--receipts", is_flag=True, help="Till receipts as CSV, instead of JSON lines.")
+@with_settings
+def ingest(settings: Settings, file: str, history: bool, receipts: bool) -> None:
+    """Read FILE ("-" for standard input) into the log: one event of the Segment spec a line."""
+    from connectors.ingest_file import ingest_file, summary
+    from connectors.open_log import open_log
+
+    with open_log(settings) as log:
+        done = ingest_file(log, file, history, receipts)
+    click.echo(summary(done))
+    if done.rejected:
+        sys.exit(1)
+
+
 @cli.group()
 def topics() -> None:
     """The topics of a Kafka log."""
@@ -149,7 +166,7 @@ def create(settings: Settings) -> None:
         raise ValueError(f"log: {settings.log} makes its streams by itself; topics are for --log kafka://host:9092")
     from connectors.kafka_topics import create_topics
 
-    made = create_topics(settings, settings.log.removeprefix("kafka://"))
+    made = create_topics(settings)
     click.echo("\n".join([f"made {name}" for name in made] or ["all topics were there"]))
 
 

@@ -1,5 +1,6 @@
 """The command line: what it refuses, it refuses in one line, and it never shows a secret."""
 
+import io
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from attimo import cli, share_of
+from connectors.ingest import LONGEST
+from connectors.ingest_file import lines
+from connectors.open_log import open_log
 from domain.partition import partition_of
+from domain.settings import Settings
 from state import codec
 from state.person import Decision, Facts, Person, routing_key
 from state.store import Batch
@@ -116,3 +121,31 @@ def test_shares_of_workers() -> None:
 def test_the_version_is_the_declared_one() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert said("--version").stdout == f"attimo {declared}\n"
+
+
+def test_ingest_reads_a_file_and_standard_input_and_says_what_it_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = b'{"type":"track","event":"Product Added","anonymousId":"a"}\n'
+    (tmp_path / "day.jsonl").write_bytes(good * 3)
+    assert said("ingest", "day.jsonl").stdout == "3 events taken (carts 3), none rejected\n"
+    result = CliRunner().invoke(cli, ["ingest", "-"], input=good + b"{broken\n")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("1 events taken (carts 1), 1 rejected\n  line 2: ")
+    with open_log(Settings(data="data")) as log:
+        places = [("carts", partition) for partition in range(64)]
+        assert len(log.reader(places, {}).poll(100, 0.0)) == 4
+
+
+def test_ingest_reads_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "till.csv").write_text("receipt,what\n1,tea\n")
+    result = said("ingest", "till.csv", "--receipts")
+    assert result.exit_code == 2
+    assert "no column" in result.stderr
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
+    endless = io.BytesIO(b"x" * (3 * LONGEST) + b"\nnext\n")
+    assert [len(line) for line in lines(endless)] == [LONGEST + 1, 5]

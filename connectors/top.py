@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -125,10 +125,18 @@ def sentence(action: Action) -> tuple[str, str, str]:
 def milliseconds(seconds: float | None) -> str:
     """How a latency is written.
 
-    >>> milliseconds(0.00123), milliseconds(2.5), milliseconds(None)
-    ('1.2 ms', '2500 ms', '-')
+    >>> milliseconds(0.00123), milliseconds(2.5), milliseconds(metrics.BUCKETS[-1]), milliseconds(None)
+    ('1.2 ms', '2500 ms', 'over 10 s', '-')
     """
+    if seconds is not None and seconds >= metrics.BUCKETS[-1]:
+        return f"over {metrics.BUCKETS[-1]:.0f} s"
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def clock(at: int, today: date) -> str:
+    """When it was, on this machine's clock; with the date unless it was today."""
+    moment = datetime.fromtimestamp(at / 1000).astimezone()
+    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def latency(samples: Samples, before: Samples | None = None) -> str:
@@ -203,11 +211,11 @@ class Top:
 
     def _decisions(self) -> Table:
         table = plain("at", "person", "what", "about", "because")
+        today = datetime.now().astimezone().date()
         for action in self._tail.newest:
             kind, about, because = sentence(action)
-            at = datetime.fromtimestamp(action.at / 1000).astimezone()
             person = action.person if len(action.person) <= 20 else action.person[:19] + "…"
-            table.add_row(f"{at:%H:%M:%S}", Text(person), kind, Text(about), Text(because, "dim"))
+            table.add_row(clock(action.at, today), Text(person), kind, Text(about), Text(because, "dim"))
         if not self._tail.newest:
             table.add_row("", Text("no decision yet", "dim"), "", "", "")
         return table

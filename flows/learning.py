@@ -174,12 +174,15 @@ class _Reading(StatelessSourcePartition[tuple[str, list[Record]]]):
         places = [(OUTCOMES, partition) for partition in range(learning.settings.partitions)]
         start = {(OUTCOMES, partition): offset for partition, offset in learning.positions.items()}
         self.reader = learning.log.reader(places, start)
-        self.waiting = True
+        self.fresh = self.waiting = True
         self.looked_at = 0.0
 
     def next_batch(self) -> list[tuple[str, list[Record]]]:
         if Stopping.now:
             raise StopIteration
+        if self.fresh:  # what was committed and perhaps not published comes first
+            self.fresh = False
+            return [("learner", [])]
         records = self.reader.poll(LIMIT, WAIT)
         if time.monotonic() - self.looked_at > 1:
             self.looked_at = time.monotonic()

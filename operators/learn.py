@@ -3,14 +3,16 @@
     outcome ──▶ predict, measure ──▶ learn: StandardScaler | LogisticRegression ──▶ Model (plain numbers)
                           └──▶ ADWIN: has the world changed?
 
-**The model** is the base rate, moved by what the features say: sigmoid(logit(base rate) + sum weight * scaled feature).
-The base rate is followed directly (the share of orders among the last 1,000 visits, about), so the weights need not
-spend their first thousand examples on finding out that most visits end without an order. Scales are never below 0.25:
-the first of a rare kind would otherwise look enormous, and throw the weights.
+**The model** is the base rate, moved by what the features say:
+sigmoid(logit(base rate) + bias + sum weight * scaled feature). The base rate is followed directly (the share of orders
+among the last 1,000 visits, about), so the learner need not spend its first thousand examples on finding out that most
+visits end without an order; the bias is learned, because the average of what is spread around the base rate is not the
+base rate. Scales are never below 0.25: the first of a rare kind would otherwise look enormous, and throw the weights.
 
-**Quality is progressive**: each example is predicted first, measured, and then learned from. It is compared with
-predicting the followed base rate. (A visit that ends in an order is known at once, one without 30 minutes later; so
-after a start the first labels are all orders. A fixed base rate would lose badly then, and any model would shine.)
+**Quality is progressive**: each example is predicted first, measured, and then learned from. It is compared with the
+base rate as the same learner follows it when it is told no features. (A visit that ends in an order is known at once,
+one without 30 minutes later; so after a start the first labels are all orders. Beside a plain average of the past any
+model would shine then, without knowing anything about anybody.)
 
 **When the world changes** (ADWIN rings on the log loss, and it rose) the learning rate is five times as high for the
 next 300 examples, and the base rate is followed ten times as fast. Measured on streams whose signal turns around: where
@@ -22,7 +24,7 @@ Everything is plain numbers: `plain()` and `Learner(plain)` go there and back wi
 
 from collections.abc import Hashable
 from hashlib import blake2b
-from math import isfinite, log
+from math import exp, isfinite, log
 from typing import Any, TypedDict
 
 import msgspec
@@ -62,6 +64,8 @@ class Plain(TypedDict):
     vars: dict[str, float]
     weights: dict[str, float]
     base: float
+    bias: float
+    base_bias: float
     examples: int
     positives: int
     loss: float
@@ -89,9 +93,10 @@ class Learner:
     def __init__(self, plain: Plain | None = None) -> None:
         self.scaler = Scaler()
         self.optimizer = optim.SGD(RATE)
-        self.regression = linear_model.LogisticRegression(self.optimizer, l2=DECAY, intercept_lr=0.0)
+        self.regression = linear_model.LogisticRegression(self.optimizer, l2=DECAY, intercept_lr=RATE)
         self.pipeline = self.scaler | self.regression
         self.base = 0.5
+        self.bias = self._base_bias = 0.0
         self.examples = self.positives = self.drifts = self.repeated = 0
         self._loss = self._base_loss = 0.0
         self._hits, self._misses = [0] * BINS, [0] * BINS
@@ -114,11 +119,12 @@ class Learner:
         get = outcome.features.get
         x = {name: value if isfinite(value := get(name, 0.0)) else 0.0 for name in NAMES}
         offset = _logit(self.base)
-        self.regression.intercept = offset
+        self.regression.intercept = offset + self.bias
         p = min(max(float(self.pipeline.predict_proba_one(x)[True]), 1e-9), 1 - 1e-9)
         self._measure(p, offset, outcome.label)
         self.optimizer.lr = optim.schedulers.Constant(RATE * BOOST if self._boost else RATE)
         self.pipeline.learn_one(x, outcome.label)
+        self.bias = float(self.regression.intercept) - offset
         follow = FOLLOW_FAST if self._boost else FOLLOW
         self.base += max(follow, 1 / (self.examples + 2)) * (outcome.label - self.base)
         self.base = min(max(self.base, LEAST_BASE), 1 - LEAST_BASE)
@@ -132,7 +138,7 @@ class Learner:
         weights = {name: float(weight) for name, weight in sorted(self.regression.weights.items())}
         means = {name: float(self.scaler.means[name]) for name in weights}
         scales = {name: max(float(self.scaler.vars[name]) ** 0.5, FLOOR) for name in weights}
-        intercept = _logit(self.base)
+        intercept = _logit(self.base) + self.bias
         numbers = msgspec.json.encode([weights, means, scales, intercept])
         return Model(
             kind="propensity", version=version, hash=blake2b(numbers, digest_size=8).hexdigest(), weights=weights,
@@ -144,13 +150,14 @@ class Learner:
         return Quality(
             examples=self.examples, positives=self.positives, log_loss=self._loss / n,
             base_log_loss=self._base_loss / n, roc_auc=_auc(self._hits, self._misses), drifts=self.drifts,
-            base_rate=self.base if self.examples else 0.0)
+            base_rate=self._base_rate() if self.examples else 0.0)
 
     def plain(self) -> Plain:
         """All of it as plain numbers."""
         return Plain(
             v=1, counts=dict(self.scaler.counts), means=dict(self.scaler.means), vars=dict(self.scaler.vars),
-            weights=dict(self.regression.weights), base=self.base, examples=self.examples, positives=self.positives,
+            weights=dict(self.regression.weights), base=self.base, bias=self.bias, base_bias=self._base_bias,
+            examples=self.examples, positives=self.positives,
             loss=self._loss, base_loss=self._base_loss, hits=[*self._hits], misses=[*self._misses],
             drifts=self.drifts, boost=self._boost, losses=[*self._losses], recent=b"".join(self._recent),
             repeated=self.repeated)
@@ -163,7 +170,8 @@ class Learner:
         self.scaler.vars.update(plain["vars"])
         self.regression._weights = VectorDict(plain["weights"])  # River has no other door for them
         self.optimizer.n_iterations = plain["examples"]
-        self.base, self.examples, self.positives = plain["base"], plain["examples"], plain["positives"]
+        self.base, self.bias, self._base_bias = plain["base"], plain["bias"], plain["base_bias"]
+        self.examples, self.positives = plain["examples"], plain["positives"]
         self._loss, self._base_loss = plain["loss"], plain["base_loss"]
         self._hits, self._misses = list(plain["hits"]), list(plain["misses"])
         self.drifts, self._boost, self.repeated = plain["drifts"], plain["boost"], plain["repeated"]
@@ -174,11 +182,17 @@ class Learner:
     def _measure(self, p: float, offset: float, label: bool) -> None:
         loss = -log(p if label else 1 - p)
         self._loss += loss
-        self._base_loss -= log(self.base if label else 1 - self.base)
-        added = log(p / (1 - p)) - offset
+        base = self._base_rate()
+        self._base_loss -= log(base if label else 1 - base)
+        self._base_bias -= RATE * (base - label)
+        added = log(p / (1 - p)) - offset - self.bias
         place = int((min(max(added, -SPREAD), SPREAD) + SPREAD) * BINS / (2 * SPREAD))
         (self._hits if label else self._misses)[min(place, BINS - 1)] += 1
         self._watch_over(min(loss, MOST_LOSS) / MOST_LOSS)
+
+    def _base_rate(self) -> float:
+        """The base rate as it is followed without features."""
+        return 1 / (1 + exp(-_logit(self.base) - self._base_bias))
 
     def _watch_over(self, loss: float) -> None:
         """Feed ADWIN. It is rebuilt from the losses kept, so that it is the same after a restart."""

@@ -1,0 +1,144 @@
+"""The learning flow as a process: within a second, each outcome once, wherever it is killed."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from bytewax.testing import cluster_main
+
+from connectors.open_log import open_log
+from domain import model as models
+from domain import outcome as outcomes
+from domain.model import Model
+from domain.outcome import Outcome
+from domain.record import Outgoing
+from domain.settings import Settings
+from domain.streams import OUTCOMES
+from flows.learning import flow
+from operators.learn import Learner
+from state.learner_store import LearnerStore
+from tests.system import House
+from tests.test_learning import planted
+
+pytestmark = pytest.mark.timeout(120)
+PARTITIONS = 4
+
+
+class School:
+    """A learner of one's own, with outcomes to learn from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.house = House(folder, "", folder / "shop", partitions=PARTITIONS)
+        self.stream = planted(400, seed=5)
+        self.given = 0
+
+    def give(self, n: int, times: int = 1) -> None:
+        """The next n outcomes are written (each as often as said)."""
+        part = self.stream[self.given:self.given + n]
+        self.given += n
+        with self.house.log() as log:
+            for _ in range(times):
+                log.append([record(one) for one in part])
+
+    def published(self) -> list[Model]:
+        return [models.decode(one.value) for one in self.house.records("models")]
+
+    def caught_up(self) -> bool:
+        found = self.published()
+        return bool(found) and found[-1].quality.examples == self.given
+
+
+def record(one: Outcome) -> Outgoing:
+    return Outgoing(OUTCOMES, b"someone", outcomes.encode(one), partition=2)
+
+
+@pytest.fixture
+def school(tmp_path: Path):  # type: ignore[no-untyped-def] # a generator of a class that is above
+    made = School(tmp_path)
+    yield made
+    made.house.close()
+
+
+def straight(stream: list[Outcome]) -> Model:
+    """What comes out without process, log and crash."""
+    learner = Learner()
+    for one in stream:
+        learner.learn(one)
+    return learner.model(1, 0)
+
+
+def test_outcomes_become_a_model_and_the_process_stops_cleanly(school: School) -> None:
+    school.give(100)
+    school.house.start("learning")
+    school.house.wait(school.caught_up, "100 outcomes are learned")
+    last = school.published()[-1]
+    expected = straight(school.stream[:100])
+    assert (last.hash, last.weights, last.quality) == (expected.hash, expected.weights, expected.quality)
+    school.give(1)
+    school.house.wait(school.caught_up, "one more is learned")
+    versions = [model.version for model in school.published()]
+    assert versions == list(range(1, len(versions) + 1))
+    assert school.house.stop("learning") == 0
+    assert len(school.published()) == len(versions), "a clean stop repeats nothing"
+
+
+def test_without_outcomes_there_is_no_model(school: School) -> None:
+    school.house.start("learning")
+    store = school.house.folder / "store" / "learner.db"
+    school.house.wait(store.exists, "the learner has opened its store")
+    assert school.house.stop("learning") == 0
+    assert school.published() == []
+
+
+@pytest.mark.parametrize("place", ["learning:after_commit", "learning:after_publish", "learning:after_commit#2"])
+def test_killed_at_a_failpoint_each_outcome_is_learned_once(school: School, place: str) -> None:
+    school.house.start("learning", crash_at=place)
+    school.give(30, times=2)
+    if place.endswith("#2"):
+        school.house.wait(school.caught_up, "the first ones are learned")
+        school.give(10)
+    assert school.house.died("learning") == 137
+    school.give(20)
+    school.house.start("learning")
+    school.house.wait(school.caught_up, "the rest is learned")
+    assert school.house.stop("learning") == 0
+    assert school.published()[-1].hash == straight(school.stream[:school.given]).hash
+    by_version: dict[int, set[str]] = {}
+    for model in school.published():
+        by_version.setdefault(model.version, set()).add(model.hash)
+    assert all(len(hashes) == 1 for hashes in by_version.values()), "a version is always the same model"
+    assert sorted(by_version) == list(range(1, max(by_version) + 1)), "none is missing"
+
+
+def test_killed_at_any_time_under_load_each_outcome_is_learned_once(school: School) -> None:
+    for n in range(4):
+        school.house.start("learning")
+        for _ in range(5):
+            school.give(15)
+            time.sleep(0.05 * n)
+        school.house.running["learning"].send_signal(signal.SIGKILL)
+        school.house.died("learning")
+    school.house.start("learning")
+    school.house.wait(school.caught_up, "all is learned")
+    assert school.house.stop("learning") == 0
+    assert school.published()[-1].hash == straight(school.stream[:school.given]).hash
+
+
+def test_what_is_no_outcome_is_passed_over(school: School) -> None:
+    with school.house.log() as log:
+        log.append([Outgoing(OUTCOMES, b"x", b"{broken", partition=0), Outgoing(OUTCOMES, b"x", b"{}", partition=2)])
+    school.give(5)
+    school.house.start("learning")
+    school.house.wait(school.caught_up, "the readable ones are learned")
+    assert school.house.stop("learning") == 0
+    store = LearnerStore(school.house.folder / "store" / "learner.db")
+    assert set(store.positions) == {0, 2}
+    store.close()
+
+
+def test_two_workers_are_refused(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path), partitions=PARTITIONS)
+    open_log(settings).close()
+    with pytest.raises(Exception, match=r"one worker|RuntimeError|panic|error"):
+        cluster_main(flow(settings), [], 0, worker_count_per_proc=2)

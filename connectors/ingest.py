@@ -6,7 +6,8 @@ trusted. Without `history` they are appended now; their time of happening stays 
 
 Recorded history keeps its recorded time as log time, so lines have to come in its order: what is out of order by up
 to a thousand lines is sorted, what is later than that is rejected. Lines of one moment go in the order of their
-streams. The markers that shards wait for are written too: "history has reached t" every ten thousand lines, "history has ended".
+streams. The markers that shards wait for are written too: "history has reached t" every ten thousand lines, and
+"history has ended".
 """
 
 from collections import Counter

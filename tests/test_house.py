@@ -1,9 +1,12 @@
 """What must never be in the repository: paths of somebody's machine, addresses of package registries, secrets."""
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,29 @@ def test_the_path_rule_sees(text: str) -> None:
 @pytest.mark.parametrize("text", ["/workflows/x", "a/root/b", "~/work/x", "https://a.example/home/ann/"])
 def test_the_path_rule_spares(text: str) -> None:
     assert not MACHINE.search(text)
+
+
+def declared(*lines: str) -> set[str]:
+    return {re.split(r"[>=<;\[ ]", line)[0].lower().replace("_", "-") for line in lines}
+
+
+@pytest.mark.parametrize("folders", [("attimo.py", "domain", "state", "operators", "connectors", "flows"),
+                                     ("benchmarks", "tests")], ids=["product", "development"])
+def test_what_is_imported_is_declared(folders: tuple[str, ...]) -> None:
+    """A package that happens to be installed must not be relied on."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    allowed = declared(*project["dependencies"])
+    if "tests" in folders:
+        allowed |= declared(*project["optional-dependencies"]["dev"])
+    owners = packages_distributions()
+    ours = {"attimo", "domain", "state", "operators", "connectors", "flows", "benchmarks", "tests"}
+    missing = set()
+    for path in [path for folder in folders for path in (ROOT / folder).rglob("*.py")] + [
+            ROOT / name for name in folders if name.endswith(".py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
+                [node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
+            for top in {name.split(".")[0] for name in names} - ours - set(sys.stdlib_module_names):
+                if not {owner.lower().replace("_", "-") for owner in owners.get(top, [])} & allowed:
+                    missing.add(f"{path.relative_to(ROOT).as_posix()}: {top}")
+    assert not missing, "declare it in pyproject.toml, or do without"

@@ -7,8 +7,11 @@ What every click takes is dispatched by one dictionary look-up before Starlette 
 """
 
 import contextlib
+import gc
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -165,12 +168,20 @@ def server(edge: Edge) -> Server:
     ), edge)
 
 
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; metrics on loopback."""
+    """Serve until SIGTERM or SIGINT, then end with exit code 0; metrics on loopback."""
     from connectors.open_log import open_log
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # uvicorn takes the signals over, and raises them again when it has stopped
 
     settings = with_secret(settings)
     edge = Edge(settings, lambda: open_log(settings))
     metrics.serve(metrics.port_of(settings, "edge"))
     log.info("listening", host=settings.host, port=settings.port, shop=settings.shop, demo=settings.demo)
+    gc.freeze()  # what was imported lives as long as the process: no collection needs to look at it again
     server(edge).run()

@@ -4,6 +4,7 @@ At most 50 records go into one append, so that no other writer of the log waits 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -72,8 +73,7 @@ class GroupCommit:
         self._scheduled = False
         group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
         requests = [request for _, request in group]
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.perf_counter()
         try:
             ticket = self._log.begin([record for record, _ in group])
             done = ticket.done()
@@ -81,17 +81,16 @@ class GroupCommit:
             _settle(requests, wrong)
         else:
             if done:
-                EDGE_APPEND.observe(loop.time() - started)
+                EDGE_APPEND.observe(time.perf_counter() - started)
                 _settle(requests, None)
             else:
                 self._under_way.append((ticket, requests, started))
                 if self._watcher is None or self._watcher.done():
-                    self._watcher = loop.create_task(self._watch())
+                    self._watcher = asyncio.get_running_loop().create_task(self._watch())
         self._schedule()
 
     async def _watch(self) -> None:
         """Wait for tickets in their order, without blocking the loop."""
-        loop = asyncio.get_running_loop()
         pause = 0.0005
         while self._under_way:
             ticket, requests, started = self._under_way[0]
@@ -103,7 +102,7 @@ class GroupCommit:
                 continue
             if done:
                 self._under_way.popleft()
-                EDGE_APPEND.observe(loop.time() - started)
+                EDGE_APPEND.observe(time.perf_counter() - started)
                 _settle(requests, None)
                 pause = 0.0005
             else:

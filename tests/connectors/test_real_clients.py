@@ -52,7 +52,7 @@ def check(running: House, count: int = 7) -> None:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_segment_analytics_python(redis: str, tmp_path: Path, zipped: bool) -> None:
-    from segment.analytics.client import Client
+    from segment.analytics.client import Client  # type: ignore[import-untyped]  # has no types
 
     with house(tmp_path, redis) as running:
         wrong: list[Exception] = []
@@ -81,7 +81,7 @@ def test_segment_analytics_python_is_told_what_is_wrong(redis: str, tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_rudder_sdk_python(redis: str, tmp_path: Path) -> None:
-    from rudderstack.analytics.client import Client
+    from rudderstack.analytics.client import Client  # type: ignore[import-untyped]  # has no types
 
     with house(tmp_path, redis) as running:
         wrong: list[Exception] = []

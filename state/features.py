@@ -58,8 +58,8 @@ def row(person: Person, now: int) -> tuple[float, ...]:
     again = price = breadth = 0.0
     if facts.products:
         product = facts.products[-1]
-        again = log1p(product.views - 1)
-        price = 0.2 * log1p(product.price / 100)
+        again = log1p(max(0, product.views - 1))
+        price = 0.0 if product.currency else 0.2 * log1p(product.price / 100)
         breadth = log1p(len(facts.products) - 1)
     recency = 0.0
     if facts.last_order_at:

@@ -19,14 +19,19 @@ from flows.stopping import Stopping
 from flows.worker import Work, Worker
 from state.context import Step
 
-_here = threading.local()
+_workers: dict[int, Worker] = {}
 
 
 def worker_here(settings: Settings, steps: Sequence[Step]) -> Worker:
-    """The worker of this thread: Bytewax runs one worker a thread."""
-    worker: Worker | None = getattr(_here, "worker", None)
+    """The worker of this thread: Bytewax runs one worker a thread.
+
+    Found by the thread's number: Bytewax's threads are not Python's, and what `threading.local` keeps for them is gone
+    whenever they let go of the interpreter.
+    """
+    here = threading.get_ident()
+    worker = _workers.get(here)
     if worker is None:
-        worker = _here.worker = Worker(settings, steps)
+        worker = _workers[here] = Worker(settings, steps)
     return worker
 
 
@@ -90,6 +95,7 @@ class _Publishing(StatelessSinkPartition[Any]):
 
     def close(self) -> None:
         self.worker.finish()
+        _workers.pop(threading.get_ident(), None)
 
 
 class ToOutside(DynamicSink[Any]):

@@ -54,6 +54,7 @@ class SqliteStore:
             if not path.exists():
                 raise StoreError(f"there is no store at {path}: has attimo run here?")
             self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10)
+            self._check(path, partitions)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=10, cached_statements=64)

@@ -21,6 +21,7 @@ from domain.record import Record
 from domain.settings import Settings
 from state import codec
 from state.person import Person
+from state.store import StoreError
 from state.store_sqlite import SqliteStore
 from tests.support import ROOT, free_port, redis_server
 
@@ -151,8 +152,8 @@ class House:
         streams = ("clicks", "carts", "purchases", "people", "letters")
         try:
             store = self.store()
-        except Exception:  # noqa: BLE001 - the store is not there yet
-            return False
+        except StoreError:
+            return False  # it is not there yet
         try:
             with self.log() as log:
                 ends = log.ends([(stream, p) for stream in streams for p in range(log.partitions)])

@@ -129,7 +129,7 @@ def _disarm(person: Person, armed: Armed, event: Happening | None, context: Cont
 
 
 def forget(person: Person, context: Context) -> Sequence[Effect]:
-    """The visit is over (or is somebody else's now): the browser holds nothing more."""
+    """The visit is over (or somebody else's, or nothing can be armed any more): the browser holds nothing."""
     person.timers.pop(ARM_TIMER, None)
     gone = list(person.armed.values())
     person.armed.clear()

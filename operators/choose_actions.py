@@ -45,12 +45,16 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         if SECONDS_TIMER in person.timers:
             del person.timers[SECONDS_TIMER]
         return forget(person, context) if person.armed else ()
-    if rules.watched or rules.seconds or rules.exit_intent or person.armed:
+    if rules.watched:
         audience = audience_of(person, facts, context)
-        if rules.seconds:
+        changed = context.changed
+        if rules.seconds and (audience.mask & rules.seconds_mask or audience.seconds_until < NEVER or changed is None
+                              or "visit" in changed or isinstance(event, Due)):
             _count_seconds(person, facts, session, audience, event, context)
-        if person.armed or (rules.exit_intent and session.anonymous_id):
+        if person.armed or audience.mask & rules.exit_mask or audience.exit_until < NEVER:
             return arm_ahead(person, facts, session, audience, event, context)
+    elif person.armed:
+        return forget(person, context)
     return ()
 
 

@@ -123,11 +123,15 @@ def _among(field: str, wanted: frozenset[str], verb: str) -> Leaf:
         session = p.session
         return (session is not None and read(session)) or read(f)
 
-    def test(p: Person, f: Facts, now: int) -> bool:
+    def country(p: Person, f: Facts, now: int) -> bool:
         session = p.session
-        return ((session is not None and read(session)) or read(f)) in wanted
+        return ((session is not None and session.country) or f.country) in wanted
 
-    return Leaf(test, lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "about")
+    def device(p: Person, f: Facts, now: int) -> bool:
+        session = p.session
+        return ((session is not None and session.device) or f.device) in wanted
+
+    return Leaf(country if field == "country" else device, lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "about")
 
 
 def _trait(name: str, wanted: tuple[Value, ...]) -> Leaf:
@@ -182,15 +186,16 @@ def session(part: InSession) -> list[Leaf]:
 
 def _at_least(noun: str, least: int) -> Leaf:
     read = attrgetter(noun)
-
-    def test(p: Person, f: Facts, now: int) -> bool:
-        session = p.session
-        return session is not None and read(session) >= least
+    tests: dict[str, Test] = {
+        "pages": lambda p, f, now: p.session is not None and p.session.pages >= least,
+        "products": lambda p, f, now: p.session is not None and p.session.products >= least,
+        "searches": lambda p, f, now: p.session is not None and p.session.searches >= least,
+    }
 
     def words(p: Person, f: Facts, now: int) -> str:
         return f"at least {least} {noun} this visit (has {read(p.session) if p.session is not None else 0})"
 
-    return Leaf(test, words, noun)
+    return Leaf(tests[noun], words, noun)
 
 
 def _seconds(least: int) -> Leaf:
@@ -348,7 +353,9 @@ def _probability(share: float, least: bool) -> Leaf:
         is_now = "not known" if p.score is None else f"{p.score:.2f}"
         return f"{'at least' if least else 'less than'} {share:g} likely to buy ({is_now})"
 
-    return Leaf(lambda p, f, now: p.score is not None and (p.score >= share) is least, words, "score")
+    if least:
+        return Leaf(lambda p, f, now: p.score is not None and p.score >= share, words, "score")
+    return Leaf(lambda p, f, now: p.score is not None and p.score < share, words, "score")
 
 
 def band(name: str) -> Leaf:

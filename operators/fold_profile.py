@@ -6,7 +6,8 @@
 
 Everything is read before anything is changed, so an event that cannot be read leaves no trace. Event time decides what
 belongs together; what is late counts, but opens, prolongs and closes nothing in the past (`state/sessions.py`). Bots
-are remembered as bots: no visit, no outcome.
+are remembered as bots: no visit, no outcome. A known customer does not become one because a program called in their
+name: that call alone is set aside.
 """
 
 from collections.abc import Sequence
@@ -160,9 +161,10 @@ def _settle(person: Person, context: Context) -> Sequence[Effect]:
 
 def _bot(person: Person, event: Event, at: int) -> Sequence[Effect]:
     """Remember that it is one, and when it was here."""
-    person.bot = True
-    person.session = None
-    person.timers.pop(SESSION_TIMER, None)
+    if person.id[0] == "a":
+        person.bot = True
+        person.session = None
+        person.timers.pop(SESSION_TIMER, None)
     facts = person.own()
     facts.version += 1
     facts.first_seen = min(facts.first_seen or at, at)

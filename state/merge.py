@@ -22,7 +22,7 @@ What is open (session, cart) and what was said moves along. `absorb` guarantees:
 - the timer of the session stands at the joined session's end.
 
 What a browser holds armed does not move: the giver takes it back, and U decides anew. Neither do segments, band and
-score: they are found again from what is known now.
+score: they are found again from what is known now. That A was a bot does not make U one.
 
 Absorbing the same body twice adds the sums twice: letters carry a sequence, and the receiver passes over old ones.
 """
@@ -66,7 +66,6 @@ class Handover(msgspec.Struct, omit_defaults=True):
     reserved: list[Reserved] = []
     timers: dict[str, int] = {}
     seen: bytes = b""
-    bot: bool = False
 
 
 def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
@@ -100,7 +99,7 @@ def hand_over(person: Person) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(Handover(
         facets=person.facets, session=person.session, cart=person.cart, said=person.said, reserved=person.reserved,
         timers={name: due for name, due in person.timers.items() if name.startswith(RESERVED_TIMER)},
-        seen=person.seen, bot=person.bot))
+        seen=person.seen))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
@@ -137,7 +136,6 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
     for name, due in given.timers.items():
         person.timers[name] = min(due, person.timers.get(name, due))
     person.seen = seen.union(person.seen, given.seen)
-    person.bot = person.bot or given.bot
     _compact(person)
 
 

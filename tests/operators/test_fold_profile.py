@@ -263,6 +263,15 @@ def test_bots_are_remembered_as_bots(one: Visitor) -> None:
     assert one.facts.counts["Page Viewed"].n == 3
 
 
+def test_a_customer_is_no_bot_because_a_program_called_in_their_name(one: Visitor) -> None:
+    ann = {"userId": "ann"}
+    one.does(page(**ann), 0)
+    person = one.does(page(**ann, context={"attimo": {"bot": True}}), 1)
+    assert not person.bot
+    assert person.session is not None
+    assert (person.session.events, known(person).counts["Page Viewed"].n) == (1, 2)
+
+
 # -- products, searches, counts --------------------------------------------------------------------------------------
 
 

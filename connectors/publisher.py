@@ -22,6 +22,8 @@ from domain.record import Outgoing
 from domain.streams import ACTIONS, PEOPLE
 
 RETRY = 0.2
+CATCHING_UP = 60_000
+"""Milliseconds: a timer that fires later than this was due while nobody was there."""
 REBUILD = 200_000
 """At most so many of the latest actions are read to fill a Redis that has come back empty."""
 
@@ -91,8 +93,10 @@ class Publisher:
         done = self._wall()
         for row in rows:
             self._half.discard(row.seq)
-            if not row.history:
-                metrics.LATENCY.observe(max(0, done - row.at) / 1000)
+            late = max(0, done - row.at)
+            # Recorded days, and timers that fire for a past nobody lived through, tell nothing about latency.
+            if not row.history and (late < CATCHING_UP or not row.id.startswith("timer-")):
+                metrics.LATENCY.observe(late / 1000)
         if held:
             metrics.STALE.inc(len(held))
         return [_held(row, action) for row, action in held if isinstance(action, Send) and not row.history]

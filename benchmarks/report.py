@@ -1,0 +1,120 @@
+"""Results: one row per budget, as a table for people and as JSON for everything else."""
+
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What was promised: `most` and `least` of our own number, `ratio` to the floor at most."""
+
+    text: str
+    most: float | None = None
+    least: float | None = None
+    ratio: float | None = None
+
+    def met(self, ours: float, ratio: float | None) -> bool:
+        """Whether it is kept.
+
+        >>> Budget("at most 5 and twice the floor", most=5, ratio=2).met(4.0, 2.1)
+        False
+        """
+        return not (
+            (self.most is not None and ours > self.most) or (self.least is not None and ours < self.least)
+            or (self.ratio is not None and (ratio is None or ratio > self.ratio)))
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One row: medians over the rounds, and the rounds themselves. `note` says what else was seen."""
+
+    name: str
+    ours: float
+    floor: float | None
+    ratio: float | None
+    unit: str
+    budget: str
+    met: bool
+    rounds: dict[str, list[float]]
+    note: str = ""
+
+
+class Report(msgspec.Struct):
+    """Everything of one run."""
+
+    machine: dict[str, str]
+    command: str
+    date: str
+    quick: bool
+    results: list[Result] = []
+    v: int = 1
+
+
+def result(name: str, unit: str, ours: list[float], floor: list[float], budget: Budget, note: str = "") -> Result:
+    """A row from what the rounds gave.
+
+    >>> result("p99", "ms", [3.0, 2.0, 9.0], [1.0, 2.0, 4.0], Budget("<= 5 ms", most=5)).ratio
+    1.5
+    """
+    mine, base = median(ours), median(floor) if floor else None
+    ratio = round(mine / base, 2) if base else None
+    rounds = {"ours": [_rounded(one) for one in ours], "floor": [_rounded(one) for one in floor]}
+    return Result(name, _rounded(mine), _rounded(base) if base is not None else None, ratio, unit, budget.text,
+                  budget.met(mine, ratio), rounds, note)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which this share of them lies (nearest rank).
+
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
+    2.0
+    """
+    ordered = sorted(values)
+    return ordered[max(0, -int(-len(ordered) * share // 1) - 1)]
+
+
+def begin(quick: bool) -> Report:
+    """An empty report about this machine, this command, this moment."""
+    return Report(machine(), " ".join(["python -m benchmarks", *sys.argv[1:]]),
+                  datetime.now(UTC).isoformat(timespec="seconds"), quick)
+
+
+def machine() -> dict[str, str]:
+    """What it ran on."""
+    facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}",
+             "cores": str(_cores())}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts["cpu"] = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        facts["memory"] = f"{int(Path('/proc/meminfo').read_text().split()[1]) // 1_048_576} GiB"
+    except OSError:
+        facts["cpu"] = platform.processor()
+    return facts
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def table(report: Report) -> str:
+    """The rows, for people."""
+    head = ("what", "ours", "floor", "ratio", "unit", "budget", "met")
+    rows = [head] + [
+        (one.name, f"{one.ours:g}", "-" if one.floor is None else f"{one.floor:g}",
+         "-" if one.ratio is None else f"{one.ratio:g}", one.unit, one.budget, "yes" if one.met else "NO")
+        for one in report.results]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    facts = ", ".join(f"{name} {value}" for name, value in report.machine.items())
+    notes = [f"  {one.name}: {one.note}" for one in report.results if one.note]
+    return "\n".join([*lines, "", *notes, f"  {facts}", f"  {report.command}  ({report.date})"])
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,109 @@
+"""An engineer's afternoon: any producer writes to a topic, a plain subscriber of Redis hears the action.
+
+A real broker, a plain confluent-kafka producer with and without the right partitioner, kcat, and redis-cli.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from connectors.kafka_topics import create_topics
+from domain.action import channel
+from state.view import known
+from tests.kafka_broker import Broker, running_broker
+from tests.support import redis_server
+from tests.system import House
+from tests.test_crash import CAMPAIGN, SHOP, Crowd, Listener, check
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
+CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with running_broker() as made:
+        yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path, broker: Broker, request: pytest.FixtureRequest) -> Iterator[House]:
+    """The on-site flow over Kafka, in a shop of the test's own."""
+    folder = tmp_path / "shop"
+    (folder / "campaigns").mkdir(parents=True)
+    (folder / "shop.toml").write_text(SHOP)
+    (folder / "campaigns" / "added.toml").write_text(CAMPAIGN)
+    shop = request.node.name.replace("_", "").replace("[", "").replace("]", "")[:40]
+    with redis_server() as redis:
+        made = House(tmp_path / "data", redis, folder, log=f"kafka://{broker.bootstrap}", shop=shop)
+        create_topics(made.settings)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def added(who: str, n: int = 0) -> bytes:
+    """What a shop's own backend would write: no more than the spec asks for."""
+    return json.dumps({"type": "track", "event": "Product Added", "anonymousId": who, "messageId": f"{who}-{n}",
+                       "properties": CUP}).encode()
+
+
+@pytest.mark.parametrize("partitioner", ["murmur2_random", "consistent_random"])
+def test_a_plain_producer_with_and_without_the_right_partitioner(home: House, broker: Broker, partitioner: str) -> None:
+    home.start("onsite")
+    listener = Listener(home.settings.redis, home.settings.shop)
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "partitioner": partitioner, "linger.ms": 0})
+    people = [f"{partitioner}-{n}" for n in range(20)]
+    for who in people:
+        for n in range(3):
+            producer.produce(f"{home.settings.shop}.carts", key=who.encode(), value=added(who, n))
+    assert producer.flush(20) == 0
+    home.wait(lambda: len(set(listener.heard)) >= len(people), "everybody is answered")
+    home.wait(home.drained, "everything is applied")
+    persons = home.persons()
+    for who in people:
+        assert known(persons[f"a:{who}"]).counts["Product Added"].n == 3
+    listener.close()
+    assert home.stop("onsite") == 0
+
+
+@pytest.mark.skipif(not shutil.which("kcat") or not shutil.which("redis-cli"), reason="needs kcat and redis-cli")
+def test_kcat_in_and_redis_cli_out(home: House, broker: Broker) -> None:
+    home.start("onsite")
+    where = home.settings.redis.removeprefix("unix://")
+    with subprocess.Popen(["redis-cli", "-s", where, "SUBSCRIBE", channel(home.settings.shop, "kim")],
+                          stdout=subprocess.PIPE, text=True) as cli:
+        assert cli.stdout is not None
+        heard = [cli.stdout.readline().strip() for _ in range(3)]
+        assert heard[0] == "subscribe"
+        subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", f"{home.settings.shop}.carts", "-K", "|",
+                        "-X", "partitioner=murmur2_random"], input=b"kim|" + added("kim"), check=True, timeout=30)
+        message = [cli.stdout.readline().strip() for _ in range(3)]
+        cli.terminate()
+    action = json.loads(message[2])
+    assert message[:2] == ["message", f"onsite:{home.settings.shop}:kim"]
+    assert (action["type"], action["campaign"], action["content"]["title"]) == ("send", "added", "It is in your cart")
+    assert "person" not in action
+
+
+def test_killed_on_kafka_too(home: House) -> None:
+    home.start("edge")
+    listener = Listener(home.settings.redis, home.settings.shop)
+    home.start("onsite", crash_at="onsite:after_commit#5")
+    with Crowd(home, seed=5) as crowd:
+        assert home.died("onsite", 60) == 137
+        home.start("onsite")
+        time.sleep(1)
+        home.kill("onsite")
+        home.kill("edge")
+        home.start("onsite")
+        home.start("edge")
+        time.sleep(2)
+    check(home, crowd, listener.heard)
+    listener.close()

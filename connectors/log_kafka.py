@@ -24,6 +24,8 @@ from domain.streams import ALL, PARTITIONS, PUBLIC, partitions_of
 
 GIVE_UP: Final = 30_000
 """Milliseconds after which an append that the brokers do not acknowledge has failed."""
+FRESH: Final = 2_000
+"""Milliseconds that knowledge of the brokers is believed."""
 
 
 def wall() -> int:
@@ -70,7 +72,10 @@ class KafkaLog:
         self._fatal: str | None = None
         self._lock = threading.Lock()
         self._looker: Consumer | None = None
-        self._admin = AdminClient(client_settings(bootstrap))
+        # What it knows of leaders must not grow old: with an old one, the ends cannot be asked for.
+        self._admin = AdminClient({
+            **client_settings(bootstrap), "metadata.max.age.ms": FRESH, "topic.metadata.refresh.interval.ms": FRESH,
+        })
         check_topics(self._admin, shop, partitions)
         self._producer = Producer({
             **client_settings(bootstrap),

@@ -1,0 +1,147 @@
+"""What the Kafka log promises beyond the conformance suite: the partitioner, topics, brokers that go away."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import msgspec
+import pytest
+from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from connectors.kafka_topics import create_topics
+from connectors.log import LogError
+from connectors.log_kafka import KafkaLog
+from connectors.open_log import open_log
+from domain.partition import partition_of
+from domain.record import Outgoing, Record
+from domain.settings import Settings
+from domain.streams import ALL
+from tests.connectors.conftest import PARTITIONS
+from tests.kafka_broker import running_broker
+
+pytestmark = pytest.mark.kafka
+PLACES = [(stream, partition) for stream in ("clicks", "carts", "letters") for partition in range(PARTITIONS)]
+
+
+@pytest.fixture
+def log(kafka: Settings) -> Iterator[KafkaLog]:
+    with open_log(kafka) as found:
+        assert isinstance(found, KafkaLog)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def wide(broker: str) -> str:
+    """A topic of 64 partitions."""
+    admin = AdminClient({"bootstrap.servers": broker})
+    admin.create_topics([NewTopic("wide", 64, 1)])["wide"].result(10)
+    return "wide"
+
+
+@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=50, max_size=200))
+def test_the_partition_is_that_of_the_clients_own_murmur2(broker: str, wide: str, keys: list[bytes]) -> None:
+    placed: list[tuple[bytes, int]] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        assert error is None
+        placed.append((message.key() or b"", message.partition() or 0))
+
+    producer = Producer({"bootstrap.servers": broker, "partitioner": "murmur2_random", "linger.ms": 1})
+    for key in keys:
+        producer.produce(wide, key=key, value=b"", on_delivery=delivered)
+    producer.flush(20)
+    assert sorted(placed) == sorted((key, partition_of(key, 64)) for key in keys)
+
+
+def test_topics_are_created_once_with_the_brokers_time(broker: str) -> None:
+    settings = Settings(log=f"kafka://{broker}", shop="once", partitions=3)
+    with pytest.raises(LogError, match="attimo topics create"):
+        open_log(settings)
+    assert create_topics(settings) == [f"once.{stream}" for stream in ALL]
+    assert create_topics(settings) == []
+    topics = AdminClient({"bootstrap.servers": broker}).list_topics(timeout=10).topics
+    assert {name: len(topic.partitions) for name, topic in topics.items() if name.startswith("once.")} == {
+        f"once.{stream}": 1 if stream == "models" else 3 for stream in ALL
+    }
+    open_log(settings).close()
+    with pytest.raises(LogError, match="has 3 partitions, expected 5"):
+        create_topics(msgspec.structs.replace(settings, partitions=5))
+
+
+def test_a_topic_with_the_producers_time_is_refused(broker: str) -> None:
+    admin = AdminClient({"bootstrap.servers": broker})
+    admin.create_topics([NewTopic("theirs.clicks", 3, 1)])["theirs.clicks"].result(10)
+    with pytest.raises(LogError, match="LogAppendTime"):
+        create_topics(Settings(log=f"kafka://{broker}", shop="theirs", partitions=3))
+
+
+def test_a_header_counts_only_in_history(kafka: Settings, log: KafkaLog, broker: str) -> None:
+    """Whoever writes to a topic cannot set the clock."""
+    producer = Producer({"bootstrap.servers": broker})
+    producer.produce(f"{kafka.shop}.clicks", value=b"{}", key=b"a", partition=0, headers={"attimo-log-time": "5"})
+    producer.flush(10)
+    log.append([Outgoing("letters", b"a", b"{}", 0, 7)])
+    with closing(log.reader(PLACES, {})) as reader:
+        records: list[Record] = []
+        while len(records) < 2:
+            records += reader.poll(10, 0.1)
+    assert all(record.log_time > 1_600_000_000_000 for record in records)
+
+
+def test_transactions_of_a_producer_are_read_when_they_are_committed(
+    kafka: Settings, log: KafkaLog, broker: str
+) -> None:
+    """Their markers take offsets that no record has; the end is known all the same."""
+    producer = Producer({"bootstrap.servers": broker, "transactional.id": kafka.shop})
+    producer.init_transactions(20)
+    found: list[Record] = []
+    with closing(log.reader(PLACES, {})) as reader:
+        for number in range(2):
+            producer.begin_transaction()
+            producer.produce(f"{kafka.shop}.clicks", value=b"%d" % number, key=b"a", partition=0)
+            producer.commit_transaction(20)
+            while len(found) <= number:
+                found += reader.poll(10, 0.1)
+        moment = time.time_ns() // 1_000_000
+        while not reader.caught_up(0) or reader.polled_at() < moment:
+            assert reader.poll(10, 0.05) == []
+        assert [record.value for record in found] == [b"0", b"1"]
+    start = {("clicks", 0): found[-1].offset}
+    with closing(log.reader(PLACES, start)) as reader:
+        while not reader.caught_up(0):
+            assert reader.poll(10, 0.05) == []
+
+
+def test_nobody_answers(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.kafka_topics.PATIENCE", 0.5)
+    with pytest.raises(LogError, match="no Kafka broker answers"):
+        open_log(msgspec.structs.replace(kafka, log="kafka://127.0.0.1:1"))
+
+
+@pytest.mark.slow
+def test_a_broker_that_goes_away_stops_the_clock_and_loses_nothing() -> None:
+    with running_broker() as broker:
+        settings = Settings(log=f"kafka://{broker.bootstrap}", shop="gone", partitions=PARTITIONS)
+        create_topics(settings)
+        with open_log(settings) as log, closing(log.reader(PLACES, {})) as reader:
+            log.append([Outgoing("clicks", b"a", b"0")])
+            found: list[Record] = []
+            while not found or not reader.caught_up(0):
+                found += reader.poll(10, 0.05)
+            broker.kill()
+            while reader.caught_up(0):
+                assert reader.poll(10, 0.05) == []
+            stopped = reader.polled_at()
+            ticket = log.begin([Outgoing("clicks", b"a", b"1")])
+            assert reader.poll(10, 0.3) == []
+            assert reader.polled_at() == stopped
+            broker.start()
+            while not ticket.done() or len(found) < 2 or not reader.caught_up(0):
+                found += reader.poll(10, 0.05)
+            assert reader.polled_at() > stopped
+            assert [record.value for record in found] == [b"0", b"1"]

@@ -335,6 +335,14 @@ def test_names_used_least_give_way(one: Visitor) -> None:
     assert "Ours" in one.facts.counts
 
 
+def test_no_flood_of_names_makes_anybody_forget_an_order(one: Visitor) -> None:
+    one.does(track("Order Completed", order_id="o", revenue=1), 0)
+    for n in range(500):
+        one.does(track(f"Flood {n % 100}"), 1)
+        one.does(track(f"Flood {n % 100}"), 1)
+    assert one.facts.counts["Order Completed"].n == 1
+
+
 # -- cart ------------------------------------------------------------------------------------------------------------
 
 

@@ -134,8 +134,8 @@ class Session(msgspec.Struct, omit_defaults=True):
 
     `snapshot` holds the features at one moment of the visit, chosen evenly among its events and reproducibly
     (`snapshot_at`, ms; `snapshots` moments were offered so far); it becomes an outcome when the label is known.
-    `labelled` says that the outcome was emitted: there is never a second one. `sent` names the campaigns that fired once
-    because of the time spent in this visit, `dismissed` those that were closed by hand; neither comes again in it.
+    `labelled` says that the outcome was emitted: there is never a second one. `sent` names the campaigns that fired
+    once because of the time spent in this visit, `dismissed` those that were closed by hand; neither comes again in it.
     """
 
     id: str

@@ -116,8 +116,8 @@ def _split(message: str) -> tuple[str, Path]:
 def _explained(message: str, raw: Any, kind: type[Any]) -> tuple[Path, str]:
     text, path = _split(message.replace(" - at `key` in `$", " - at `$"))
     if "at `key` in" in message:
-        keys = [typing.get_args(one)[0] for one in _unwrapped(_type_at(kind, path)) if typing.get_origin(one) is dict]
-        described = next((meta.description for key in keys for meta in _metas(key) if meta.description), "texts")
+        keys = [typing.get_args(one)[0] for one in unwrapped(_type_at(kind, path)) if typing.get_origin(one) is dict]
+        described = next((meta.description for key in keys for meta in metas(key) if meta.description), "texts")
         return path, f"the names in it should each be {described}"
     if unknown := re.match(r"Object contains unknown field `(.*)`", text):
         fields = _fields(kind, path)
@@ -133,7 +133,7 @@ def _explained(message: str, raw: Any, kind: type[Any]) -> tuple[Path, str]:
         hint = meant(value, choices) if isinstance(value, str) else ""
         return path, f"should be one of {', '.join(map(_quoted, choices))}, is {_quoted(value)}{hint}"
     if "matching regex" in text:
-        described = next((meta.description for meta in _metas(allowed) if meta.pattern and meta.description), "")
+        described = next((meta.description for meta in metas(allowed) if meta.pattern and meta.description), "")
         return path, f"should be {described or text.split('matching ', 1)[1]}, is {_quoted(value)}"
     if wrong := re.match(r"Expected `([^`]+)`, got `([^`]+)`", text):
         wanted = [_KINDS.get(one, one) for one in wrong[1].split(" | ") if one != "null"]
@@ -155,32 +155,32 @@ def _quoted(value: Any) -> str:
     return f'"{value[:60]}"' if isinstance(value, str) else str(value)[:60]
 
 
-def _unwrapped(kind: Any) -> typing.Iterator[Any]:
+def unwrapped(kind: Any) -> typing.Iterator[Any]:
     """The plain types in a type: without Annotated, out of unions."""
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
-        yield from _unwrapped(typing.get_args(kind)[0])
+        yield from unwrapped(typing.get_args(kind)[0])
     elif origin in (typing.Union, types.UnionType):
         for one in typing.get_args(kind):
-            yield from _unwrapped(one)
+            yield from unwrapped(one)
     else:
         yield kind
 
 
-def _metas(kind: Any) -> typing.Iterator[Meta]:
+def metas(kind: Any) -> typing.Iterator[Meta]:
     """What is said about a type, the inner before the outer."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        yield from _metas(arguments[0])
+        yield from metas(arguments[0])
         yield from (one for one in arguments[1:] if isinstance(one, Meta))
     elif origin in (typing.Union, types.UnionType):
         for one in arguments:
-            yield from _metas(one)
+            yield from metas(one)
 
 
 def _literals(kind: Any) -> list[Any]:
     found: list[Any] = []
-    for one in _unwrapped(kind):
+    for one in unwrapped(kind):
         if typing.get_origin(one) is typing.Literal:
             found += typing.get_args(one)
         elif typing.get_origin(one) is tuple:
@@ -194,7 +194,7 @@ def _type_at(kind: Any, path: Path) -> Any:
     """The declared type of a field; None when there is no such field."""
     for part in path:
         following = None
-        for one in _unwrapped(kind):
+        for one in unwrapped(kind):
             if isinstance(part, int):
                 if typing.get_origin(one) is tuple:
                     following = typing.get_args(one)[0]
@@ -212,7 +212,7 @@ def _type_at(kind: Any, path: Path) -> Any:
 
 
 def _fields(kind: Any, path: Path) -> list[str]:
-    return [field.encode_name for one in _unwrapped(_type_at(kind, path))
+    return [field.encode_name for one in unwrapped(_type_at(kind, path))
             if isinstance(one, type) and issubclass(one, msgspec.Struct) for field in msgspec.structs.fields(one)]
 
 

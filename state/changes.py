@@ -42,6 +42,8 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
         seen = (session.id, session.pages, session.products, session.searches, facts.country, facts.device,
                 facts.locale, facts.last_source, person.score, person.band)
     hot["seen"] = seen
+    if isinstance(event, Due):  # each timer for its own: what else is due now has a timer of its own
+        return [*_VISIT, "score"] if event.kind == "session_end" else []
     if before is None or isinstance(event, Letter):
         return None
     found: list[str] = []
@@ -59,11 +61,10 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
                 found.append("about")
         if seen[8:] != before[8:]:
             found.append("score")
-    if not isinstance(event, Due):
-        named = _named(event.name)
-        if named is None:
-            return None
-        found += named
+    named = _named(event.name)
+    if named is None:
+        return None
+    found += named
     return found
 
 

@@ -1,0 +1,207 @@
+"""The reference page of the playbook and its JSON Schema, made from the declarations alone.
+
+    python -m domain.reference > docs/playbook.md
+
+`tests/test_playbook_reference.py` holds the committed page equal to what the declarations say.
+"""
+
+import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from domain.campaign import Campaign, Content, Limits, Trigger, Words
+from domain.condition import Condition, Did, Has, InCart, InSession, Orders, Score
+from domain.event_names import CALL_EVENTS, OUR_EVENTS, SHOP_EVENTS
+from domain.problem import metas, unwrapped
+from domain.segment import Segment
+from domain.shop import Consent, Shop, ShopLimits
+from domain.template import TAGS, VARIABLES
+
+HEAD = """# The playbook
+
+<!-- Made by `python -m domain.reference > docs/playbook.md`. Change the declarations in domain/, not this page. -->
+
+A playbook is a folder of plain files. Change one, and a second later the engine decides by it; a mistake never stops
+anything: the last good playbook stays live and the mistake is shown with its file, line and field.
+
+```
+shop/
+  shop.toml            what holds for the whole shop
+  segments/NAME.toml   who belongs together
+  campaigns/NAME.toml  what to say, to whom, when, how often
+  templates/NAME.liquid
+```
+
+A banner for people on their first visit, from Canada, who saw at least 3 pages and have been here for 60 seconds, is
+this file. It appears at second 60, with no further click:
+
+```toml
+# campaigns/welcome_canada.toml
+format = "banner"
+trigger = { seconds_on_site = 60 }
+
+[when]
+has = { country = "CA" }
+session = { first_visit = true, pages_at_least = 3 }
+
+[content.default]
+title = "Hello, Canada"
+body = "<p>We ship to you in six days.</p>"
+```
+
+Everything written side by side must hold. A list of values means any of them, a list of tables means all of them.
+What is not known does not hold. Amounts are in the shop's currency, in whole units: `value_at_least = 50`. What
+becomes true or false because time passes does so at that very moment.
+"""
+
+TAIL = """## Events
+
+In the shop: {shop}.
+
+Pages and calls: {calls}.
+
+Ours: {ours}.
+
+Events of your own are named in `shop.toml`, so that a slip of the pen is noticed: `events = ["Quiz Finished"]`.
+
+## Segments that the engine learns
+
+`likely_buyers`, `undecided` and `unlikely` need no file: as soon as there is a model, whoever visits is in one of them,
+until they order.
+
+## Templates
+
+The words of a campaign are [Liquid](https://shopify.github.io/liquid/). A value that is not known is never shown as a
+blank: the campaign is held, with the reason `missing product.name`, unless the template says what to do instead:
+`{{{{ first_name | default: "you" }}}}` or `{{% if first_name %}}…{{% endif %}}`. `{{{{ cart.value | money }}}}` writes
+an amount. Everything inserted is escaped, and the result is sanitised.
+
+| variable | fields |
+|---|---|
+{variables}
+
+HTML may use {tags}.
+
+## Why something was held
+
+| reason | what it means |
+|---|---|
+{reasons}
+"""
+
+REASONS = {
+    "consent": "they did not agree to the campaign's purpose",
+    "dismissed": "they closed it by hand in this visit",
+    "limit": "they saw it as often as its limits allow",
+    "shop_limit": "they saw as much of everything as the shop allows",
+    "cooldown": "the last popup was a moment ago",
+    "already_reserved": "something for the same place was just sent and not shown yet",
+    "lower_priority": "something more important took the place at the same moment",
+    "not_on_site": "no browser of theirs is open",
+    "missing …": "the words need a value that is not known",
+    "template": "the words could not be made; the detail says why",
+    "stale": "it was decided too late to be shown (an outage, a backlog)",
+}
+
+PARTS: tuple[tuple[str, str, tuple[type[msgspec.Struct], ...]], ...] = (
+    ("shop.toml", "", (Shop, ShopLimits, Consent)),
+    ("segments/NAME.toml", "", (Segment,)),
+    ("Conditions", "The same language stands behind `when` everywhere.",
+     (Condition, Did, Has, InSession, InCart, Orders, Score)),
+    ("campaigns/NAME.toml", "", (Campaign, Trigger, Limits, Content, Words)),
+)
+
+_WHERE = {
+    ShopLimits: "[limits]", Consent: "[consent]", Did: "did, did_not", Has: "has", InSession: "session",
+    InCart: "cart", Orders: "orders", Score: "score", Trigger: "[trigger]", Limits: "[limits]", Content: "[content]",
+    Words: "[content.default], [content.mobile], …",
+}
+
+
+def page() -> str:
+    """The reference page, as Markdown."""
+    lines = [HEAD]
+    for title, about, structs in PARTS:
+        lines += [f"## {title}", ""]
+        if about:
+            lines += [about, ""]
+        for struct in structs:
+            lines += _section(struct)
+    lines.append(TAIL.format(
+        shop=_listed(SHOP_EVENTS), calls=_listed(CALL_EVENTS), ours=_listed(OUR_EVENTS),
+        variables="\n".join(f"| `{name}` | {_listed(fields)} |" for name, fields in VARIABLES.items()),
+        tags=", ".join(f"`{tag}`" for tag in sorted(TAGS)),
+        reasons="\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schemas of the files, by their kind: "shop", "segment", "campaign".
+
+    >>> schema()["segment"]["properties"]["when"]["$ref"]
+    '#/$defs/Condition'
+    """
+    return {kind.__name__.lower(): _one(kind) for kind in (Shop, Segment, Campaign)}
+
+
+def _one(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    found = msgspec.json.schema(kind)
+    definitions: dict[str, Any] = found.get("$defs", {})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema",
+            **definitions.pop(kind.__name__), "$defs": definitions}
+
+
+def _section(struct: type[msgspec.Struct]) -> Iterator[str]:
+    about = (struct.__doc__ or "").split("\n    >>>")[0].strip().replace("\n    ", "\n")
+    if struct in _WHERE:
+        yield from (f"### `{_WHERE[struct]}`", "")
+    yield from (about, "", "| field | what | is | left out |", "|---|---|---|---|")
+    hints = typing.get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        hint = hints[field.name]
+        yield f"| `{field.encode_name}` | {_about(hint)} | {_kind(hint)} | {_default(field)} |"
+    yield ""
+
+
+def _about(hint: Any) -> str:
+    described = [meta.description for meta in metas(hint) if meta.description]
+    return described[-1] if described else ""
+
+
+def _kind(hint: Any) -> str:
+    words: list[str] = []
+    for one in unwrapped(hint):
+        if one is type(None):
+            continue
+        origin, arguments = typing.get_origin(one), typing.get_args(one)
+        if origin is typing.Literal:
+            words += [f"`{choice}`" for choice in arguments]
+        elif origin is tuple:
+            words.append(f"list of {_kind(arguments[0])}" if not words else "or a list of these")
+        elif origin is dict or (isinstance(one, type) and issubclass(one, msgspec.Struct)):
+            words.append("table")
+        elif any(meta.pattern and "duration" in (meta.description or "") for meta in metas(hint)):
+            words.append("duration")
+        else:
+            words.append({str: "text", int: "whole number", float: "number", bool: "true, false"}[one])
+    return ", ".join(dict.fromkeys(words))
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "**needed**" if field.encode_name != "name" else "the file's name"
+    default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    if default in (None, (), {}, "", False) or isinstance(default, msgspec.Struct):
+        return ""
+    return f"`{default}`"
+
+
+def _listed(names: typing.Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,117 @@
+"""Conditions: the closures against a naive reading of the same words; exact in time; explained."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+
+from domain.condition import Condition
+from state.conditions import compile_condition
+from state.person import Cart, CartItem, Count, Facts, Person, Session
+from tests.naive import SHOP, T0, conditions, moments, naive, people
+
+# -- laws ----------------------------------------------------------------------------------------------------------
+
+
+@given(conditions, people(), moments)
+@settings(max_examples=400, deadline=None)
+def test_the_closures_say_what_the_words_say(plain: Any, person: Any, now: Any) -> None:
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    assert compiled.holds(person, person.own(), now) == naive(plain, person, now)
+
+
+@given(conditions, people(), moments)
+@settings(max_examples=400, deadline=None)
+@example({"session": {"seconds_at_least": 30}}, Person(id="a:x", session=Session("s", T0, T0)), T0 + 1)
+def test_nothing_changes_by_time_alone_before_it_was_foretold(plain: Any, person: Any, now: Any) -> None:
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    facts, end = person.own(), T0 + 500_000
+    change = compiled.next_change(person, facts, now)
+    assert change is None or change > now
+    before = naive(plain, person, now)
+    for moment in range(now + 500, min(change or end, end), 500):
+        assert naive(plain, person, moment) == before, f"changed at {moment - T0}, foretold {change}"
+    if change is not None:
+        assert naive(plain, person, change - 1) == before
+
+
+@given(conditions, people(), moments)
+@settings(max_examples=200, deadline=None)
+def test_following_what_was_foretold_visits_every_change(plain: Any, person: Any, now: Any) -> None:
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    facts, visited, at = person.own(), [], now
+    for _ in range(50):
+        change = compiled.next_change(person, facts, at)
+        if change is None:
+            break
+        visited.append(change)
+        at = change
+    else:
+        raise AssertionError("it never comes to rest")
+    truth = naive(plain, person, now)
+    for moment in range(now, T0 + 500_000, 500):
+        if naive(plain, person, moment) != truth:
+            truth = not truth
+            assert moment in visited
+
+
+@given(conditions, people(), moments)
+@settings(max_examples=200, deadline=None)
+def test_an_explanation_gives_what_held_or_what_failed(plain: Any, person: Any, now: Any) -> None:
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    facts = person.own()
+    held, failed = compiled.explain(person, facts, now)
+    if compiled.holds(person, facts, now):
+        assert held
+        assert not failed
+    else:
+        assert failed
+
+
+# -- one by one ----------------------------------------------------------------------------------------------------
+
+CLARA = Person(
+    id="a:clara", session=Session("s", T0, T0, pages=4, products=1, first_visit=True),
+    cart=Cart(items={"p": CartItem(2, 1000, "Mug")}, created_at=T0, updated_at=T0),
+    facets={"a:clara": Facts(country="CA", counts={"Product Viewed": Count(3, T0, T0)}, order_count=1, revenue=5000,
+                             last_order_at=T0 - 3_600_000)})
+
+
+@pytest.mark.parametrize(("plain", "words"), [
+    ({"session": {"pages_at_least": 3}}, "at least 3 pages this visit (has 4)"),
+    ({"session": {"seconds_at_least": 60}}, "at least 60 s on the site (has 5)"),
+    ({"has": {"country": ["US", "CA"]}}, "is in CA or US (CA)"),
+    ({"cart": {"value_at_least": 50}}, "cart worth at least 50.00 EUR (is 20.00)"),
+    ({"cart": {"untouched_for": "30m"}}, "cart not touched since at least 30 minutes ago (5 s ago)"),
+    ({"did": {"event": "Product Viewed", "at_least": 2}}, 'did "Product Viewed" at least 2 times (has 3)'),
+    ({"did_not": {"event": "Exit Intent", "within": "7d"}}, 'not: did "Exit Intent" in the last 7 days (never)'),
+    ({"orders": {"last_before": "90d"}}, "last order at least 90 days ago (3605 s ago)"),
+    ({"score": {"at_least": 0.5}}, "at least 0.5 likely to buy (not known)"),
+    ({"in_segment": "engaged"}, "belongs to engaged"),
+    ({"has": {"trait": {"vip": True}}}, "vip is true (not known)"),
+])
+def test_each_statement_has_its_words(plain: Any, words: Any) -> None:
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    held, failed = compiled.explain(CLARA, CLARA.own(), T0 + 5_000)
+    assert (*held, *failed) == (words,)
+
+
+def test_of_alternatives_only_the_ones_that_held_are_a_reason() -> None:
+    plain = {"any": [{"session": {"pages_at_least": 3}}, {"cart": {"empty": True}}]}
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    assert compiled.explain(CLARA, CLARA.own(), T0) == (("at least 3 pages this visit (has 4)",), ())
+
+
+def test_counting_within_a_time_is_refused_not_faked() -> None:
+    with pytest.raises(ValueError, match="not possible yet"):
+        compile_condition(msgspec.convert({"did": {"event": "X", "at_least": 2, "within": "7d"}}, Condition))
+
+
+def test_what_cannot_come_true_in_this_visit_is_known() -> None:
+    plain = {"session": {"first_visit": True, "pages_at_least": 9}, "has": {"country": "CA"}}
+    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
+    again = Person(id="a:x", session=Session("s", T0, T0, first_visit=False))
+    first = Person(id="a:x", session=Session("s", T0, T0, first_visit=True))
+    assert not compiled.possible(again, Facts(), T0)
+    assert compiled.possible(first, Facts(), T0)

@@ -2,10 +2,9 @@
 
     python -m tests.kafka_broker          runs one in the foreground, for people
 
-Its jars come from Maven Central, once, into .cache/kafka (see tests/kafka/pom.xml).
+`make kafka` fetches its jars, once, into .cache/kafka (see tests/kafka/pom.xml).
 """
 
-import os
 import shutil
 import socket
 import subprocess
@@ -21,7 +20,6 @@ import pytest
 from tests.support import ROOT, free_port
 
 JARS = ROOT / ".cache" / "kafka"
-POM = ROOT / "tests" / "kafka" / "pom.xml"
 # Small and quick to start rather than fast for long.
 JVM = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
        "-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-Dlog4j2.level=ERROR")
@@ -58,23 +56,9 @@ def missing() -> str:
     """Why no broker can be started here; empty when one can."""
     if not shutil.which("java"):
         return "no Java runtime"
-    if not any(JARS.glob("kafka_2.13-*.jar")) and not _fetch():
-        return f"no Kafka jars in {JARS}, and they could not be fetched (mvn -f tests/kafka/pom.xml)"
+    if not any(JARS.glob("kafka_2.13-*.jar")):
+        return f"no jars in {JARS.relative_to(ROOT)}: run `make kafka`"
     return ""
-
-
-def _fetch() -> bool:
-    """Let Maven copy the jars."""
-    if not shutil.which("mvn") or os.environ.get("ATTIMO_OFFLINE"):
-        return False
-    try:
-        done = subprocess.run(
-            ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"],
-            timeout=300, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
 
 
 class Broker:

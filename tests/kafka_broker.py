@@ -6,6 +6,7 @@
 """
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -141,6 +142,7 @@ def main() -> None:
     """Run one until Ctrl-C."""
     if because := missing():
         sys.exit(f"no Kafka broker: {because}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the broker goes too
     with kafka_broker() as bootstrap:
         print(f"a Kafka broker listens on {bootstrap}; Ctrl-C stops it and forgets its data", flush=True)  # noqa: T201 - said to people
         try:

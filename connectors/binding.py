@@ -98,6 +98,22 @@ class Binder:
         secure = "; Secure" if is_https(scope, self._settings) else ""
         return f"{COOKIE}={value}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
 
+    async def foreign(self, scope: "Scope", anonymous_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these ids are bound to another browser than this one. All that it cannot prove, while Redis is away.
+
+        A cross-site shop, whose visitors are never bound, is not touched by this.
+        """
+        proven = self.read(scope)
+        asked = [one for one in dict.fromkeys(anonymous_ids) if proven is None or proven.anonymous_id != one]
+        if not asked:
+            return frozenset()
+        try:
+            found = await self._redis.mget([bound_key(self._settings.shop, one) for one in asked])
+        except (RedisError, OSError, TimeoutError):
+            EDGE_BINDINGS.labels("unreachable").inc()
+            return frozenset(asked)
+        return frozenset(one for one, bound in zip(asked, found, strict=True) if bound is not None)
+
     async def renew(self, binding: Binding) -> None:
         """Tell a Redis that forgot (or nearly) that this id is bound; a Redis that is away is told next time."""
         key, kept = bound_key(self._settings.shop, binding.anonymous_id), identity_tokens.nonce_hash(binding.nonce)

@@ -105,6 +105,8 @@ class Collector:
         events: list[wire.Canonical] = []
         refused: list[tuple[int, wire.Refused]] = []
         records: list[Outgoing] = []
+        if not trusted:
+            caller = caller._replace(foreign=await self._foreign(scope, items))
         for index, item in enumerate(items):
             try:
                 if not isinstance(item, dict):
@@ -127,6 +129,12 @@ class Collector:
             if cookie:
                 headers.append((b"set-cookie", cookie.encode("latin-1")))
         await answer(send, 200, _report(events, refused) if kind == "batch" else _OK, headers)
+
+    async def _foreign(self, scope: Scope, items: Sequence[Any]) -> frozenset[str]:
+        """The anonymous ids beside a `userId` that are another browser's: nobody takes somebody else's history."""
+        named = [one for item in items if isinstance(item, dict) and item.get("userId")
+                 and isinstance(one := item.get("anonymousId"), str) and one]
+        return await self._binder.foreign(scope, named) if named else frozenset()
 
     async def _pixel(self, scope: Scope, send: Send, headers: list[Header]) -> None:
         """The 1x1 GIF: mail that was opened, pages without script. Each call counts; nothing is bound."""

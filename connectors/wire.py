@@ -67,7 +67,10 @@ class Refused(ValueError):
 
 
 class Caller(NamedTuple):
-    """Who sends, as far as the connection tells. `trusted` means the secret server key."""
+    """Who sends, as far as the connection tells. `trusted` means the secret server key.
+
+    `foreign` are the anonymous ids in this request that are another browser's.
+    """
 
     received_at: int
     trusted: bool = False
@@ -75,6 +78,7 @@ class Caller(NamedTuple):
     address: str = ""
     user_agent: str = ""
     demo: bool = False
+    foreign: frozenset[str] = frozenset()
 
 
 class Canonical(NamedTuple):
@@ -156,6 +160,8 @@ def canonical(item: dict[str, Any], call: str, caller: Caller, sent_at: Any = No
     claimed = None
     if user_id and not caller.trusted and not any(vouched(caller.secret, user_id, one) for one in given):
         claimed, user_id = user_id, None
+    if user_id and anonymous_id in caller.foreign:
+        anonymous_id = None  # a login merges one's own history only; the event itself is the user's
     if not user_id and not anonymous_id:
         if claimed:
             raise Refused("no_person", "userId", "nobody vouches for it (send context.user_hash, or use the server "

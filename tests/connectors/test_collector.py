@@ -257,17 +257,18 @@ def test_a_user_nobody_vouches_for_is_only_a_claim(shared: House) -> None:
 
 @pytest.mark.parametrize("name", ["user_hash", "userHash"])
 def test_the_shop_vouches_for_a_user(shared: House, name: str) -> None:
-    context = {name: user_hash(SECRET, "ann")}
-    shared.post("/v1/identify", {"anonymousId": "browser", "userId": "ann", "context": context})
+    context, browser = {name: user_hash(SECRET, "ann")}, requests.Session()
+    shared.post("/v1/identify", {"anonymousId": name, "userId": "ann", "context": context}, session=browser)
     event = last(shared)
     assert (event["userId"], event["context"]) == ("ann", {"attimo": {"device": "desktop"}})
     assert any(record.key == b"ann" for record in shared.records("people"))
-    shared.post("/v1/identify", {"anonymousId": "browser", "userId": "bob", "context": context})
+    shared.post("/v1/identify", {"anonymousId": name, "userId": "bob", "context": context}, session=browser)
     assert last(shared)["userId"] is None
-    shared.post("/v1/alias", {"anonymousId": "browser", "userId": "ann", "previousId": "victim", "context": context})
+    alias = {"anonymousId": name, "userId": "ann", "context": context}
+    shared.post("/v1/alias", {**alias, "previousId": "victim"}, session=browser)
     assert last(shared)["previousId"] is None
-    shared.post("/v1/alias", {"anonymousId": "browser", "userId": "ann", "previousId": "browser", "context": context})
-    assert last(shared)["previousId"] == "browser"
+    shared.post("/v1/alias", {**alias, "previousId": name}, session=browser)
+    assert last(shared)["previousId"] == name
 
 
 def test_the_server_key_is_believed(shared: House) -> None:

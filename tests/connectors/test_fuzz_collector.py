@@ -47,6 +47,8 @@ class NoRedis:
     async def set(self, *_: Any, **__: Any) -> None:
         raise OSError("nobody is there")
 
+    mget = set
+
 
 def call(path: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = (), query: bytes = b"",
          method: str = "POST", kept: Kept | None = None) -> tuple[int, bytes, list[Outgoing]]:

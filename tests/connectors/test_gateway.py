@@ -17,7 +17,7 @@ import requests
 
 from connectors import identity_tokens
 from connectors.binding import bound_key
-from connectors.identity_tokens import COOKIE, Binding
+from connectors.identity_tokens import COOKIE, Binding, user_hash
 from connectors.listener import QUEUE, Listener
 from domain.action import armed_key, channel
 from tests.edges import CHROME, SECRET, House, house
@@ -125,6 +125,23 @@ def visitor(shared: House, request: pytest.FixtureRequest) -> Iterator[Browser]:
     browser.visit()
     yield browser
     browser.close()
+
+
+# -- whose history it is -------------------------------------------------------------------------------------------
+
+
+def test_a_login_takes_nobody_elses_history(shared: House, visitor: Browser) -> None:
+    thief = Browser(shared, "thief")
+    thief.visit()
+    known = {"userId": "eve", "context": {"userHash": user_hash(SECRET, "eve")}, "anonymousId": visitor.anonymous_id}
+    assert thief.house.post("/v1/identify", {**known, "messageId": "stolen"}, session=thief.session).status_code == 200
+    alias = {**known, "previousId": visitor.anonymous_id, "messageId": "stolen-alias"}
+    assert thief.house.post("/v1/alias", alias, session=thief.session).status_code == 200
+    mine = {**known, "anonymousId": "thief", "messageId": "own"}
+    assert thief.house.post("/v1/identify", mine, session=thief.session).status_code == 200
+    events = {event["messageId"]: event for event in shared.events() if event.get("userId") == "eve"}
+    assert [events[name].get("anonymousId") for name in ("stolen", "stolen-alias", "own")] == [None, None, "thief"]
+    assert events["stolen-alias"].get("previousId") is None
 
 
 # -- who may listen ------------------------------------------------------------------------------------------------

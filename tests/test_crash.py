@@ -106,7 +106,7 @@ class Listener:
     def __init__(self, url: str, shop: str) -> None:
         self.heard: list[str] = []
         self._redis = redis.Redis.from_url(url)
-        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
         self._pubsub.psubscribe(**{channel(shop, "*"): self._note})
         self._thread = self._pubsub.run_in_thread(sleep_time=0.01)
 

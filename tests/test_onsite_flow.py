@@ -1,5 +1,6 @@
 """The on-site dataflow as Bytewax sees it: its step ids are a storage format, and it wires nothing on import."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bytewax.dataflow import Dataflow, Operator
@@ -13,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden" / "onsite.steps"
 def step_ids(flow: Dataflow) -> list[str]:
     """Every step id of a dataflow, nested ones too, in order."""
 
-    def below(operators: list[Operator]) -> list[str]:
+    def below(operators: Sequence[Operator]) -> list[str]:
         return [name for step in operators for name in [step.step_id, *below(step.substeps)]]
 
     return below(flow.substeps)

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,10 @@ def written(folder: Path) -> Path:
     with open_log(Settings(data=str(folder))) as log:
         for n in range(400):
             who, name = f"v{n % 37}", ("Product Viewed", "Product Added", "Page Viewed")[n % 3]
-            user = {"userId": f"user-{n % 37}"} if n % 37 < 5 and n > 200 else {}
-            one = record(who, name, messageId=f"m{n}", **user, **({} if name == "Page Viewed" else {"properties": CUP}))
+            more: dict[str, Any] = {} if name == "Page Viewed" else {"properties": CUP}
+            if n % 37 < 5 and n > 200:
+                more["userId"] = f"user-{n % 37}"
+            one = record(who, name, messageId=f"m{n}", **more)
             log.append([Outgoing(stream_of("track", name), one.key, one.value)])
     return folder
 

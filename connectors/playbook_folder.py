@@ -147,7 +147,8 @@ class _Reading:
             raw = tomllib.loads(text)
         except tomllib.TOMLDecodeError as wrong:
             line = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
-            self.problems.append(Problem(path, int(line[1]) if line else 0, "", _toml_words(str(wrong))))
+            number = int(line[1]) if line else text.count("\n") + 1
+            self.problems.append(Problem(path, number, "", _toml_words(str(wrong))))
             return None
         except RecursionError:
             self.problems.append(Problem(path, 0, "", "nests too deep"))

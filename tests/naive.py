@@ -1,5 +1,6 @@
 """Conditions read naively: random people, random conditions, and what the words say about them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -136,7 +137,7 @@ def did(one: dict[str, Any], f: Facts, now: int) -> bool:
         return False
     if "within" in one:
         return now - count.last_at < ms(one["within"])
-    return count.n >= one.get("at_least", 1)
+    return count.n >= int(one.get("at_least", 1))
 
 
 def has(field: str, value: Any, p: Person) -> bool:
@@ -151,20 +152,20 @@ def has(field: str, value: Any, p: Person) -> bool:
     if field == "source":
         return f.last_source is not None and f.last_source.source in many(value)
     if field == "consent":
-        return any(f.consent[one].value if one in f.consent else one == "marketing" for one in many(value))
+        return any(bool(f.consent[one].value) if one in f.consent else one == "marketing" for one in many(value))
     return all(name in f.traits and any(same(f.traits[name].value, one) for one in many(wanted))
                for name, wanted in value.items())
 
 
 def same(have: Any, wanted: Any) -> bool:
-    return isinstance(have, bool) == isinstance(wanted, bool) and have == wanted
+    return isinstance(have, bool) == isinstance(wanted, bool) and bool(have == wanted)
 
 
 def visit(field: str, value: Any, s: Session, now: int) -> bool:
     if field == "seconds_at_least":
-        return now - s.started_at >= value * 1000
+        return now - s.started_at >= int(value) * 1000
     if field == "first_visit":
-        return s.first_visit == value
+        return s.first_visit is value
     if field.endswith("_contains"):
         return any(one in getattr(s, field.removesuffix("_contains")) for one in many(value))
     if field == "source":
@@ -175,11 +176,11 @@ def visit(field: str, value: Any, s: Session, now: int) -> bool:
 def in_cart(field: str, value: Any, cart: Cart | None, now: int) -> bool:
     lines = cart.items if cart else {}
     if field == "empty":
-        return (not lines) == value
+        return (not lines) is value
     if not lines or cart is None:
         return False
     worth = sum(line.quantity * line.price for line in lines.values())
-    return bool({
+    answers: dict[str, Callable[[], bool]] = {
         "items_at_least": lambda: sum(line.quantity for line in lines.values()) >= value,
         "value_at_least": lambda: worth >= round(value * 100),
         "value_below": lambda: worth < round(value * 100),
@@ -187,15 +188,17 @@ def in_cart(field: str, value: Any, cart: Cart | None, now: int) -> bool:
         "contains_product": lambda: any(one in lines for one in many(value)),
         "older_than": lambda: now - cart.created_at >= ms(value),
         "untouched_for": lambda: now - cart.updated_at >= ms(value),
-    }[field]())
+    }
+    return answers[field]()
 
 
 def orders(field: str, value: Any, f: Facts, now: int) -> bool:
-    return bool({
+    answers: dict[str, Callable[[], bool]] = {
         "count_at_least": lambda: f.order_count >= value,
         "count_is": lambda: f.order_count == value,
         "value_at_least": lambda: f.revenue >= value * 100,
         "value_below": lambda: f.revenue < value * 100,
         "last_within": lambda: f.last_order_at > 0 and now - f.last_order_at < ms(value),
         "last_before": lambda: f.last_order_at > 0 and now - f.last_order_at >= ms(value),
-    }[field]())
+    }
+    return answers[field]()

@@ -38,6 +38,7 @@ def granted(facts: Facts, purpose: str, shop: Shop) -> bool:
 
 
 def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One text or several, as several."""
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -45,6 +46,7 @@ def _or(names: Iterable[str]) -> str:
     return " or ".join(names)
 
 def did(part: Did) -> Leaf:
+    """They did this, ever or lately."""
     event, least, needs = part.event, part.at_least, "event:" + part.event
     if part.within is None:
         def often(p: Person, f: Facts, now: int) -> bool:
@@ -78,6 +80,7 @@ def did(part: Did) -> Leaf:
 
 
 def has(part: Has, shop: Shop) -> list[Leaf]:
+    """What is known of the person."""
     found: list[Leaf] = []
     if part.country is not None:
         found.append(_among("country", frozenset(texts(part.country)), "is in"))
@@ -154,6 +157,7 @@ def typed(value: Value) -> tuple[str, Value]:
 
 
 def session(part: InSession) -> list[Leaf]:
+    """The visit that is open."""
     found: list[Leaf] = []
     for noun, least in (("pages", part.pages_at_least), ("products", part.products_at_least),
                         ("searches", part.searches_at_least)):
@@ -226,6 +230,7 @@ def _contains(field: str, wanted: tuple[str, ...], verb: str) -> Leaf:
 
 
 def cart(part: InCart, shop: Shop) -> list[Leaf]:
+    """The cart as it stands."""
     found: list[Leaf] = []
     if part.empty is not None:
         empty = part.empty
@@ -298,6 +303,7 @@ def _aged(field: str, span: int, what: str) -> Leaf:
 
 
 def orders(part: Orders, shop: Shop) -> list[Leaf]:
+    """What they bought."""
     found: list[Leaf] = []
     if part.count_at_least is not None:
         least = part.count_at_least
@@ -339,6 +345,7 @@ def _last_order(span: int, recent: bool) -> Leaf:
 
 
 def score(part: Score) -> list[Leaf]:
+    """How likely they are to buy."""
     found: list[Leaf] = []
     for share, least in ((part.at_least, True), (part.below, False)):
         if share is not None:
@@ -359,9 +366,11 @@ def _probability(share: float, least: bool) -> Leaf:
 
 
 def band(name: str) -> Leaf:
+    """They are in this learned segment."""
     return Leaf(lambda p, f, now: p.band == name,
                 lambda p, f, now: f"belongs to {name} ({p.band or 'not known'})", "score")
 
 
 def member(name: str) -> Leaf:
+    """They belong to this segment."""
     return Leaf(lambda p, f, now: name in p.segments, lambda p, f, now: f"belongs to {name}", "segment:" + name)

@@ -41,8 +41,8 @@ def test_everything_a_template_may_ask_for() -> None:
     cart = Cart(items={"a": CartItem(2, 950, "Mug")})
     title = ("{{ product.id }} {{ product.name }} {{ product.category }} {{ product.brand }} "
              "{{ product.price | money }} {% for p in products %}{{ p.name }},{% endfor %} {{ first_name }} "
-             "{{ traits.plan }} {{ country }} {{ device }} {{ shop.name }} {{ cart.count }} {{ cart.value | money }} {{ cart.items[0].name }} "
-             "{{ order.id }} {{ order.value | money }} {{ order.items }} {{ coupon }}")
+             "{{ traits.plan }} {{ country }} {{ device }} {{ shop.name }} {{ cart.count }} {{ cart.value | money }} "
+             "{{ cart.items[0].name }} {{ order.id }} {{ order.value | money }} {{ order.items }} {{ coupon }}")
     found = rendered(facts, cart, title=title, coupon="SPRING")
     assert found.title == ("b Cup tea Tazza €7.00 Cup,Mug, Ann gold CA mobile Bottega 2 €19.00 Mug o1 €25.00 2 SPRING")
 

@@ -8,7 +8,7 @@
     kept     (kind, hash) -> bytes             playbooks and models, by content
 
 `synchronous = NORMAL`: a killed process loses nothing, a power cut may lose the last commits (which the log then brings
-again); FULL survives that too. Checkpoints run when the worker is idle, not inside a commit.
+again); FULL survives that too. Checkpoints run beside the commits, in a thread (`state/checkpoints.py`).
 """
 
 import sqlite3
@@ -18,12 +18,13 @@ from pathlib import Path
 import msgspec
 
 from domain.effect import Row
+from state.checkpoints import KEPT, Checkpoints
 from state.store import Batch, Head, StoreError, Turn
 
 VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS persons (
-    partition INTEGER, id TEXT, bytes BLOB, PRIMARY KEY (partition, id)) WITHOUT ROWID;
+    partition INTEGER, id TEXT, bytes BLOB, PRIMARY KEY (partition, id));
 CREATE TABLE IF NOT EXISTS dues (
     partition INTEGER, person TEXT, due INTEGER, PRIMARY KEY (partition, person)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS dues_by_time ON dues (partition, due, person);
@@ -39,8 +40,12 @@ _PERSON = "SELECT bytes FROM persons WHERE partition = ? AND id = ?"
 _ALL = "SELECT id, bytes FROM persons WHERE partition = ? ORDER BY id"
 _DUES = ("SELECT due, person FROM dues WHERE partition = ? AND (due, person) > (?, ?) AND due <= ? "
          "ORDER BY due, person LIMIT ?")
-_CHECKPOINT_PAGES = 2_000
+_UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
+           "ON CONFLICT (partition, id) DO UPDATE SET bytes = excluded.bytes")
+"""A person whose bytes change is written where they are: the index stays as it is."""
+
 _CHECKPOINT_FORCED = 20_000
+"""Pages of write-ahead log at which the writer checkpoints itself, because the thread does not keep up."""
 
 
 class SqliteStore:
@@ -49,6 +54,7 @@ class SqliteStore:
     def __init__(self, path: Path, partitions: int, sync: str = "normal", read_only: bool = False) -> None:
         self._owner = ""
         self._owned: list[int] = []
+        self._checkpoints: Checkpoints | None = None
         self._wal = path.with_name(path.name + "-wal")
         if read_only:
             if not path.exists():
@@ -62,6 +68,7 @@ class SqliteStore:
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
         run("PRAGMA wal_autocheckpoint = 0")
+        run(f"PRAGMA journal_size_limit = {KEPT}")
         run("PRAGMA cache_size = -65536")
         run("PRAGMA temp_store = MEMORY")
         run("BEGIN IMMEDIATE")
@@ -73,6 +80,7 @@ class SqliteStore:
             run(f"PRAGMA user_version = {VERSION}")
         run("COMMIT")
         self._check(path, partitions)
+        self._checkpoints = Checkpoints(path)
 
     def _check(self, path: Path, partitions: int) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -120,8 +128,7 @@ class SqliteStore:
             if sent:
                 db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in sent])
             if batch.persons:
-                db.executemany("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)",
-                               [(p, person, value) for (p, person), value in batch.persons.items()])
+                db.executemany(_UPSERT, [(p, person, value) for (p, person), value in batch.persons.items()])
             if batch.dues:
                 gone = [key for key, due in batch.dues.items() if due is None]
                 kept = [(p, person, due) for (p, person), due in batch.dues.items() if due is not None]
@@ -170,16 +177,18 @@ class SqliteStore:
         return found[0] if found else None
 
     def tidy(self, idle: bool) -> None:
-        """Fold the write-ahead log into the file: when idle, or when it has grown far."""
+        """Fold the write-ahead log into the file, where the thread that does so has fallen far behind."""
         try:
             pages = self._wal.stat().st_size // 4096
         except FileNotFoundError:
             return
-        if pages > (_CHECKPOINT_PAGES if idle else _CHECKPOINT_FORCED):
+        if pages > _CHECKPOINT_FORCED:
             # RESTART lets the file be written from its start again; it gives way to readers after the busy timeout.
             self._db.execute("PRAGMA busy_timeout = 0")
             self._db.execute("PRAGMA wal_checkpoint(RESTART)")
             self._db.execute("PRAGMA busy_timeout = 10000")
 
     def close(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         self._db.close()

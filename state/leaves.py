@@ -134,7 +134,8 @@ def _among(field: str, wanted: frozenset[str], verb: str) -> Leaf:
         session = p.session
         return ((session is not None and session.device) or f.device) in wanted
 
-    return Leaf(country if field == "country" else device, lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "about")
+    return Leaf(country if field == "country" else device,
+                lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "about")
 
 
 def _trait(name: str, wanted: tuple[Value, ...]) -> Leaf:

@@ -10,7 +10,8 @@ inside BEGIN IMMEDIATE, so the order of ids is the order of commits and of log t
 - A record that brings its own log time (recorded history, effects) keeps it. In the public file log times never fall:
   an earlier one is refused, because the log already holds later records. In the other files effects of shards with
   different clocks meet, so there they may; a reader gives the letters of a partition log times that never fall.
-- An append of more than 50 records commits 50 at a time and pauses in between, so that single appends get their turn.
+- An append of more than 50 records commits 50 at a time, and in the public file it pauses in between, so that single
+  appends get their turn.
 - A crash of the process loses nothing; with `sync` "full" a power cut neither. With "normal" a power cut may lose the
   last commits, so after a restart of the machine ids jump ahead: an offset somebody has seen is never given twice.
 
@@ -34,7 +35,8 @@ from domain.streams import PARTITIONS
 BULK: Final = 50
 """Rows of one transaction."""
 PAUSE: Final = 0.0005
-"""Seconds between the transactions of a bulk append."""
+"""Seconds between the transactions of a bulk append to the file where single appends are waited for by people."""
+PAUSING: Final = "public"
 
 Row = tuple[str, int, int, bytes | None, bytes]
 """stream, partition, log time, key, value."""
@@ -92,7 +94,7 @@ class SqliteLog:
             files.setdefault(file, []).append(record)
         for file, rows in files.items():
             for start in range(0, len(rows), BULK):
-                if start:
+                if start and file == PAUSING:
                     time.sleep(PAUSE)
                 with self._lock:
                     self._write(file, rows[start : start + BULK])

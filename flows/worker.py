@@ -35,6 +35,8 @@ LIMIT = 1_000
 """Records read at a time."""
 WAIT = 0.005
 """Seconds a worker sleeps at most without looking at the clock."""
+ROUND = 0.5
+"""Seconds between two rounds of looking after things."""
 ELSEWHERE = 250
 """How often (ms) a shard that lives in another process is offered a tick."""
 
@@ -81,6 +83,8 @@ class Worker:
         self._soonest: int | None = None
         self._soonest_known = False
         self._quiet = 0
+        self._round_at = 0.0
+        self._applied = self._misrouted = 0
 
     def _rules(self) -> Rules:
         """The playbook in the folder; where that one is broken, the last good one. PlaybookError when there is none."""
@@ -139,10 +143,11 @@ class Worker:
                 work[record.partition] = [record]
         now = reader.polled_at()
         ticks = self._ticks(reader, partitions, now, soonest)
-        if records:
-            self._quiet = 0
-        else:
-            self._rest()
+        self.publisher.retry()
+        self._quiet = 0 if records else self._quiet + 1
+        if (moment := time.monotonic()) >= self._round_at:
+            self._round_at = moment + ROUND
+            self._round(reader)
         if work or ticks:
             return [(shard_key(p), (p, work.get(p, []), ticks.get(p, 0))) for p in {**work, **ticks}]
         return []
@@ -178,19 +183,21 @@ class Worker:
             self.model = model
             metrics.learned(model)
 
-    def _rest(self) -> None:
-        """Nothing was read: time for the playbook, for what waits, for house-keeping."""
-        self._quiet += 1
-        self.publisher.retry()
-        if self._quiet % 16 == 1:
-            self.look_at_playbook()
-            if sent := self.publisher.acknowledged():
-                self.store.commit(Batch(), sent)
-            metrics.OUTBOX.set(self.publisher.pending())
-            if self.model is not None:
-                metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
-        if self._quiet % 256 == 64:
-            self.store.tidy(idle=True)
+    def _round(self, reader: Reader) -> None:
+        """Twice a second, busy or not: the playbook, what has arrived outside, house-keeping, what is shown of us."""
+        self.look_at_playbook()
+        if self._quiet and (sent := self.publisher.acknowledged()):
+            self.store.commit(Batch(), sent)
+        self.store.tidy(idle=self._quiet > 0)
+        metrics.OUTBOX.set(self.publisher.pending())
+        for stream, records in reader.lag().items():
+            metrics.LAG.labels(stream).set(records)
+        if self.model is not None:
+            metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
+        if self._misrouted * 100 > self._applied > 1_000:
+            logger.warning("more than one record in a hundred is in the wrong partition and is forwarded: set "
+                           "partitioner=murmur2_random in the producer", misrouted=self._misrouted, of=self._applied)
+        self._misrouted = self._applied = 0
 
     def look_at_playbook(self) -> None:
         """Swap the playbook whole, between two batches, when the folder has changed; a broken one is not taken."""
@@ -230,7 +237,6 @@ class Worker:
         self._count(batch)
         self._touched.clear()
         self._soonest_known = False
-        self.store.tidy(idle=False)
 
     def _count(self, batch: Batch) -> None:
         for partition in self._touched:
@@ -238,8 +244,10 @@ class Worker:
             for name, n in shard.counts.items():
                 if name == "misrouted":
                     metrics.MISROUTED.inc(n)
+                    self._misrouted += n
                 else:
                     metrics.EVENTS.labels(name).inc(n)
+                    self._applied += n
             shard.counts.clear()
             for bug in shard.bugs:
                 logger.error("a step failed; the record was set aside", why=bug)

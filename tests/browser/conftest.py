@@ -1,0 +1,95 @@
+"""Chromium for tests, and a shop it can visit. Override `base_url` to let the demo shop's tests visit a real one."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.browser.shop_server import ShopServer, shop_server
+from tests.support import CHROMIUM
+
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--no-first-run"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def shop() -> Iterator[ShopServer]:
+    with shop_server() as found:
+        yield found
+
+
+@pytest.fixture
+def base_url(shop: ShopServer) -> str:
+    return shop.url
+
+
+@pytest.fixture
+def errors() -> Iterator[list[str]]:
+    """What pages complained about; a test that expects a complaint clears the list."""
+    found: list[str] = []
+    yield found
+    assert not found
+
+
+@pytest.fixture
+def visitor(browser: Browser, errors: list[str]) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes visitors: a browser context each, with its own cookies and storage."""
+    opened: list[BrowserContext] = []
+
+    def make(**options: Any) -> BrowserContext:
+        context = browser.new_context(**{"viewport": {"width": 1000, "height": 700}, **options})
+        context.set_default_timeout(10_000)
+        context.on("page", lambda page: page.on("pageerror", lambda wrong: errors.append(str(wrong))))
+        context.on("console", lambda said: errors.append(said.text) if "attimo:" in said.text else None)
+        opened.append(context)
+        return context
+
+    yield make
+    for context in opened:
+        context.close()
+
+
+@pytest.fixture
+def page(visitor: Callable[..., BrowserContext]) -> Page:
+    return visitor().new_page()
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait until something holds. The time limit only ends a test that has already failed."""
+
+    def wait(page: Page, holds: Callable[[], Any]) -> Any:
+        for _ in range(1000):
+            if found := holds():
+                return found
+            page.wait_for_timeout(10)
+        raise AssertionError("it never came to hold")
+
+    return wait
+
+
+@pytest.fixture
+def offer() -> Callable[..., dict[str, Any]]:
+    """Published messages, as `domain.action.published` writes them."""
+
+    def make(kind: str = "arm", format: str = "popup", campaign: str = "stay", **more: Any) -> dict[str, Any]:
+        content = {"title": "Before you go", "html": "<p>Ten percent off <b>today</b>.</p>", "button": "Show me",
+                   "url": "/offer", "coupon": "STAY10", **more.pop("content", {})}
+        return {
+            "type": kind, "id": f"clicks-1-{campaign}-0", "at": int(time.time() * 1000), "anonymous_id": "x", "v": 1,
+            "shop": "demo", "campaign": campaign, "format": format, "content": content, "expires_in_ms": 60_000, **more,
+        }
+
+    return make

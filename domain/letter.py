@@ -1,8 +1,11 @@
 """Letters: how shards talk, and the only way."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+MAX_SEQ = 2**53
+"""Beyond this, not every reader of JSON tells whole numbers apart."""
 
 
 class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -14,7 +17,7 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     sender: str
     to: str
-    seq: int
+    seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
     body: dict[str, Any] = {}
     id: str = ""
     v: int = 1

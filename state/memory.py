@@ -68,10 +68,13 @@ class Memory:
             self.dues.set(person.id, due)
             self._entry[person.id] = due
 
-    def seal(self) -> None:
-        """Turn what changed into bytes: from here on it can no longer be taken back."""
-        for key, person in self.touched.items():
-            self._staged[key] = codec.encode(person)
+    def sealed(self) -> dict[str, bytes]:
+        """What changed, as bytes."""
+        return {key: codec.encode(person) for key, person in self.touched.items()}
+
+    def seal(self, changed: dict[str, bytes]) -> None:
+        """Keep what changed, as bytes: from here on it can no longer be taken back."""
+        self._staged.update(changed)
         self.touched.clear()
 
     def take_back(self, dues: dict[str, int | None]) -> None:
@@ -89,7 +92,6 @@ class Memory:
 
     def stage(self, batch: Batch) -> None:
         """Hand over what is to be committed; from now on it counts as committed."""
-        self.seal()
         for key, value in self._staged.items():
             batch.persons[self._partition, key] = value
         for key, due in self.dues.staged.items():

@@ -33,9 +33,15 @@ from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
 
+ALL = -2
+"""In place of a record's index: the batch as a whole."""
 SLICE = 200
 """Other people's timers that fire at the end of one batch; the rest follow in the next."""
 
+MAX_VALUE = 262_144
+"""Bytes of an event that a shard reads; the collector takes far less."""
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STREAM_INDEX = {stream: n for n, stream in enumerate(SHARD_INPUT)}
 _HISTORY = b'{"type":"history"'
 _encode = msgspec.json.Encoder().encode
@@ -71,7 +77,6 @@ class Shard:
         self._turns: list[Turn] = []
         self._rows: list[Row] = []
         self._kinds: Counter[tuple[str, str]] = Counter()
-        self._context: Context | None = None
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
@@ -83,11 +88,10 @@ class Shard:
         context = Context(self.partition, rules, model)
         context.letters = self.head.letters
         context.history = bool(self.head.history)
-        self._context = context
-        self._seal()
         before = self.head
         kept_dues, kept_counts = dict(self.memory.dues.staged), Counter(self.counts)
         poison: set[int] = set()
+        careful = False
         self._poison_timers.clear()
         runs: list[list[int]]
         while True:
@@ -103,8 +107,12 @@ class Shard:
                         self._reject(record, "internal", "a step failed on this record; it was set aside")
                     else:
                         self._record(record, context)
+                    if careful:
+                        self._sealed()
                 index = -1
                 self._advance(tick, context)
+                index = ALL
+                self._seal()
                 break
             except Exception as bug:
                 self.bugs.append(f"{type(bug).__name__}: {bug}")
@@ -112,6 +120,8 @@ class Shard:
                     self._poison_timers.add(self._firing)
                 elif not self._firing and index >= 0 and index not in poison:
                     poison.add(index)
+                elif index == ALL and not careful:
+                    careful = True  # something cannot be written down: look after each record which one it is
                 else:
                     raise  # the shard itself fails: nothing can be set aside
                 self.counts = Counter(kept_counts)
@@ -158,9 +168,12 @@ class Shard:
         if record.value.startswith(_HISTORY):
             self._history(record, context)
             return
+        if len(record.value) > MAX_VALUE:
+            self._reject(record, "too_large", f"the event has {len(record.value)} bytes; at most {MAX_VALUE} are read")
+            return
         try:
             event = events.decode(record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        except _UNREADABLE as wrong:
             self._reject(record, "unreadable", str(wrong))
             return
         key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
@@ -202,7 +215,7 @@ class Shard:
     def _letter(self, record: Record, context: Context) -> None:
         try:
             letter = letters.decode(record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        except _UNREADABLE as wrong:
             self._reject(record, "unreadable", str(wrong))
             return
         person = self.memory.person(letter.to)
@@ -219,7 +232,7 @@ class Shard:
             inner = record._replace(value=value)
             try:
                 event = events.decode(value)
-            except msgspec.DecodeError as wrong:
+            except _UNREADABLE as wrong:
                 self._reject(inner, "unreadable", str(wrong))
                 return
             self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
@@ -308,19 +321,23 @@ class Shard:
         self.memory.take_back(dues)
 
     def _seal(self) -> None:
-        """Turn what the last batch did into bytes and rows."""
-        self.memory.seal()
-        history = int(bool(self.head.history))
-        at = self.head.clock
-        for effect, key in self._effects:
-            self._rows.append(Row(0, effect.id, stream_of(effect), key, getattr(effect, "at", at), history,
-                                  _encode(effect)))
+        """Turn what the last batch did into bytes and rows; all of it or, when something cannot be written, nothing."""
+        persons, rows = self._sealed()
+        self.memory.seal(persons)
+        for effect, _ in self._effects:
             self._kinds[kind_of(effect)] += 1
         self._effects.clear()
+        self._rows += rows
+
+    def _sealed(self) -> tuple[dict[str, bytes], list[Row]]:
+        """What changed, as bytes and rows."""
+        history, at = int(bool(self.head.history)), self.head.clock
+        rows = [Row(0, effect.id, stream_of(effect), key, getattr(effect, "at", at), history, _encode(effect))
+                for effect, key in self._effects]
+        return self.memory.sealed(), rows
 
     def stage(self, batch: Batch) -> None:
         """Hand over what is to be committed; from now on it counts as committed."""
-        self._seal()
         self.memory.stage(batch)
         batch.heads[self.partition] = self.head
         batch.rows += self._rows

@@ -190,6 +190,21 @@ def test_a_bug_in_a_step_sets_one_record_aside_and_loses_no_other(tmp_path: Path
     assert bench.shard.bugs == ["ZeroDivisionError: a bug"]
 
 
+def test_what_cannot_be_written_down_is_set_aside_too(tmp_path: Path) -> None:
+    def exaggerate(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if getattr(event, "name", "") == "Boom":
+            person.segments["more than a number can be"] = 2**70
+        return ()
+
+    tally = Tally()
+    bench = Bench(tmp_path, [exaggerate, tally], HERE)
+    rows = bench.apply(record("ann"), record("ann", "Boom"), record(NEIGHBOUR), record("ann"))
+    assert [rejects.decode(row.body).kind for row in rows] == ["internal"]
+    kept = {name: codec.decode(value) for name, value in bench.persons()}
+    assert kept["a:ann"].segments == {"Page Viewed": 2}
+    assert kept[f"a:{NEIGHBOUR}"].segments == {"Page Viewed": 1}
+
+
 def test_a_bug_behind_a_timer_sets_the_timer_aside(tmp_path: Path) -> None:
     def buggy(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
         if isinstance(event, Due):

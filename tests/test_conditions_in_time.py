@@ -98,3 +98,14 @@ def test_one_timer_at_a_time_however_many_events() -> None:
     visitor.waits(7 * 86_400_000 + 99_000)
     assert "lately" not in visitor.person.segments
     assert visitor.fired[-2:] == [(7 * 86_400_000, "segment:lately"), (7 * 86_400_000 + 99_000, "segment:lately")]
+
+
+def test_what_is_due_sooner_does_not_wait_for_a_timer_that_was_set_for_later() -> None:
+    visitor = Visitor(playbook(segments={"slow": {"when": {"any": [
+        {"session": {"seconds_at_least": 600}}, {"cart": {"untouched_for": "10s"}}]}}}))
+    visitor.does(0, "Page Viewed")
+    assert visitor.person.timers["segment:slow"] == T0 + 600_000
+    visitor.does(1_000, "Product Added", **PRODUCT)
+    assert visitor.person.timers["segment:slow"] == T0 + 11_000
+    visitor.waits(11_000)
+    assert "slow" in visitor.person.segments

@@ -110,7 +110,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     const body = clean(given, make("div", { class: "text", id: "text" }));
     cross.ariaLabel = words[0];
     copy.ariaLive = "polite";
-    body.onclick = ({ target }) => target.closest("a") && click();
+    body.onclick = ({ target }) => target.closest("a[href]") && click();
     const box = entry.box = make(popup ? "dialog" : "section", {
       class: "offer " + format, tabindex: "-1", role: popup ? "dialog" : "region", "aria-modal": popup && "true",
       "aria-label": title || "Offer", "aria-describedby": "text",

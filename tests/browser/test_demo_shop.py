@@ -1,0 +1,127 @@
+"""The demo shop: a visit from the first page to the receipt, told to attimo as the Segment spec has it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.shop_server import WEB, ShopServer
+
+pytestmark = pytest.mark.browser
+
+Until = Callable[..., Any]
+
+
+def enter(page: Page, base_url: str) -> None:
+    page.goto(base_url + "/shop/")
+    page.get_by_role("button", name="Allow").click()
+
+
+def add(page: Page, base_url: str, product: str) -> None:
+    page.goto(f"{base_url}/shop/product.html?id={product}")
+    page.get_by_role("button", name="Add to cart").click()
+    expect(page.get_by_role("status")).to_contain_text("In your cart")
+
+
+def test_a_visit_from_the_list_to_the_receipt(page: Page, shop: ShopServer, base_url: str, until: Until) -> None:
+    enter(page, base_url)
+    page.get_by_role("link", name="Arco table lamp").click()
+    page.get_by_role("button", name="Add to cart").click()
+    add(page, base_url, "sole-candle")
+    page.get_by_role("link", name="Cart").first.click()
+    page.get_by_role("button", name="One Sole candle more").click()
+    page.get_by_role("button", name="One Sole candle less").click()
+    page.get_by_label("Coupon code").fill("nonsense")
+    page.get_by_role("button", name="Apply").click()
+    page.get_by_label("Coupon code").fill("stay10")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_role("complementary")).to_contain_text("€137.70")
+    page.get_by_role("link", name="Check out").click()
+    page.get_by_role("button", name="Buy for €137.70").click()
+    expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+    until(page, lambda: shop.tracked("Order Completed"))
+    page.reload()
+    until(page, lambda: shop.names()[-1] == "page")
+    assert [name for name in shop.names() if name != "page"] == [
+        "Consent Updated", "Product List Viewed", "Product Viewed", "Product Added", "Product Viewed", "Product Added",
+        "Cart Viewed", "Product Added", "Product Removed", "Coupon Denied", "Coupon Applied", "Checkout Started",
+        "Order Completed",
+    ]
+    viewed, added = shop.tracked("Product Viewed")[0], shop.tracked("Product Added")[0]
+    for key in ("product_id", "name", "category", "price", "currency", "image_url", "url"):
+        assert viewed["properties"][key] == added["properties"][key]
+    order = shop.tracked("Order Completed")[0]["properties"]
+    assert (order["subtotal"], order["shipping"], order["discount"], order["total"]) == (137.7, 0, 15.3, 137.7)
+    assert [(one["product_id"], one["quantity"]) for one in order["products"]] == [("arco-lamp", 1), ("sole-candle", 1)]
+    assert order["order_id"] == shop.tracked("Checkout Started")[0]["properties"]["order_id"]
+
+
+def test_signing_in_and_out(page: Page, shop: ShopServer, base_url: str, until: Until) -> None:
+    enter(page, base_url)
+    page.goto(base_url + "/shop/login.html")
+    page.get_by_label("Name").fill("ann@example.org")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign out ann@example.org").click()
+    until(page, lambda: shop.tracked("Signed Out"))
+    told = shop.tracked("identify")[0]
+    assert (told["userId"], told["context"]["user_hash"]) == ("ann@example.org", "vouched")
+    expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+    until(page, lambda: shop.unique()[-1]["userId"] is None)
+
+
+@pytest.mark.parametrize(("answer", "names"), [("No", []), ("Statistics only", ["Consent Updated", "page"])])
+def test_every_answer_to_the_consent_question(
+    page: Page, shop: ShopServer, base_url: str, until: Until, answer: str, names: list[str]
+) -> None:
+    page.goto(base_url + "/shop/cart.html")
+    buttons = page.get_by_role("region", name="Privacy choices").get_by_role("button")
+    sizes = buttons.evaluate_all("all => all.map((one) => [one.offsetWidth, one.offsetHeight])")
+    assert sizes == [sizes[0]] * 3
+    page.get_by_role("button", name=answer, exact=True).click()
+    page.goto(base_url + "/shop/product.html?id=moka-pot")
+    expect(page.get_by_role("region", name="Privacy choices")).to_have_count(0)
+    page.wait_for_timeout(200)
+    assert shop.names()[:2] == names
+    assert shop.streams == []
+    page.get_by_role("button", name="Privacy choices").click()
+    page.get_by_role("button", name="Allow").click()
+    until(page, lambda: shop.streams)
+    assert shop.tracked("Consent Updated")[-1]["properties"] == {"analytics": True, "marketing": True}
+
+
+def test_pretending_to_be_in_canada(page: Page, shop: ShopServer, base_url: str, until: Until) -> None:
+    enter(page, base_url)
+    page.get_by_label("Pretend to be in Canada").check()
+    until(page, lambda: shop.unique()[-1]["context"].get("attimo") == {"country": "CA"})
+    expect(page.get_by_label("Pretend to be in Canada")).to_be_checked()
+
+
+def test_searching_and_narrowing(page: Page, shop: ShopServer, base_url: str, until: Until) -> None:
+    enter(page, base_url)
+    page.get_by_role("link", name="Kitchen").click()
+    expect(page.locator(".card")).to_have_count(3)
+    page.get_by_role("searchbox").fill("<b>kettle")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.get_by_text("Nothing here by that name.")).to_be_visible()
+    assert until(page, lambda: shop.tracked("Products Searched"))[0]["properties"] == {"query": "<b>kettle"}
+
+
+@pytest.mark.parametrize("path", ["index.html", "product.html?id=nothing", "cart.html", "checkout.html", "order.html"])
+@pytest.mark.parametrize("width", [320, 1200])
+def test_every_page_fits_and_survives_being_empty(
+    visitor: Callable[..., BrowserContext], base_url: str, path: str, width: int
+) -> None:
+    page = visitor(viewport={"width": width, "height": 700}).new_page()
+    page.goto(f"{base_url}/shop/{path}")
+    expect(page.get_by_role("link", name="Casa Lume")).to_be_visible()
+    assert page.locator("#main > *").count() > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_there_are_a_dozen_products_and_each_has_its_picture(page: Page, base_url: str) -> None:
+    page.goto(base_url + "/shop/")
+    products = page.evaluate("window.PRODUCTS.map((one) => one.id)")
+    assert len(set(products)) == 12
+    assert all((WEB / "demo" / "img" / f"{one}.svg").is_file() for one in products)
+    assert page.locator(".card img").count() == 12

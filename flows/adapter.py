@@ -51,7 +51,7 @@ class _Reading(StatelessSourcePartition[tuple[str, Work]]):
         return self.worker.read(self.reader, self.partitions)
 
     def next_awake(self) -> datetime | None:
-        return datetime.now(UTC)  # at once: the wait is inside next_batch
+        return _AT_ONCE
 
     def close(self) -> None:
         self.reader.close()

@@ -60,6 +60,8 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
         best = best or Proposal(rule, reason, detail)
         if reason == "cooldown":
             change = min(change, cooled_at(person, rules))
+        elif reason == "shop_limit":  # that goes for all of them
+            break
     if winner is not None:
         until = person.armed[SLOT].until
         change = min(change, until - _margin(winner))

@@ -21,6 +21,9 @@ from state.context import Step
 
 _workers: dict[int, Worker] = {}
 
+_AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)
+"""Come back at once: the wait is inside `next_batch`. (A moment that is just past makes Bytewax wait 0.1 ms more.)"""
+
 
 def worker_here(settings: Settings, steps: Sequence[Step]) -> Worker:
     """The worker of this thread: Bytewax runs one worker a thread.

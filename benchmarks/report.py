@@ -1,5 +1,6 @@
 """Results: one row per budget, as a table for people and as JSON for everything else."""
 
+import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -83,9 +84,9 @@ def begin(quick: bool) -> Report:
 
 
 def machine() -> dict[str, str]:
-    """What it ran on."""
+    """What it ran on; `load` is that of the minute before."""
     facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}",
-             "cores": str(_cores())}
+             "cores": str(_cores()), "load": f"{os.getloadavg()[0]:.2f}"}
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts["cpu"] = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -96,8 +97,6 @@ def machine() -> dict[str, str]:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -150,7 +150,7 @@ def _turn_to(model: Model) -> Ready:
 def _enter(person: Person, band: str, model: Model | None, trigger: str, context: Context) -> Sequence[Effect]:
     """Leave one band, enter another."""
     held = (f"score {person.score:.4f}",) if person.score is not None else ("ordered in this visit",)
-    because = Because(trigger=trigger, held=held, playbook=context.rules.hash, model=model.hash if model else "")
+    because = Because(trigger=trigger, held=held, playbook=context.rules.short, model=model.hash if model else "")
     anonymous_id = person.session.anonymous_id if person.session is not None else ""
     moves = []
     if person.band:

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ class House:
             except urllib.error.HTTPError as refused:
                 if refused.code < 500 and refused.code != 429:
                     raise
-            except OSError:
-                pass
+            except (OSError, HTTPException):
+                pass  # it died in mid-answer
             time.sleep(0.05)
         raise AssertionError(f"no answer from {path}\n{self.logs()}")
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
 OURS = {*MAY_IMPORT, "attimo", "benchmarks", "tests"}
 PURE = ("domain", "state", "operators")
 STORES = {"state/store_sqlite.py", "state/store_redis.py", "state/checkpoints.py"}
-"""The files of `state/` that do I/O (one of them beside the commits, in a thread); they may not know the time either."""
+"""The files of `state/` that do I/O (one beside the commits, in a thread); they may not know the time either."""
 
 FORBIDDEN_MODULES = {"random", "secrets", "socket", "ssl", "subprocess", "urllib", "http", "requests", "aiohttp",
                      "asyncio", "threading", "multiprocessing", "redis", "confluent_kafka"}

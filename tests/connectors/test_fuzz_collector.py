@@ -47,7 +47,8 @@ class NoRedis:
     async def set(self, *_: Any, **__: Any) -> None:
         raise OSError("nobody is there")
 
-    mget = set
+    async def mget(self, *_: Any) -> None:
+        raise OSError("nobody is there")
 
 
 def call(path: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = (), query: bytes = b"",

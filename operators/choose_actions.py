@@ -14,7 +14,7 @@ from domain.effect import Effect
 from domain.event import Event, Page, Screen, Track
 from domain.letter import Letter
 from operators.arm_ahead import arm_ahead, forget
-from state.audience import NEVER, Audience, audience_of
+from state.audience import NEVER, Audience, audience_of, lost
 from state.context import Context, Due, Happening
 from state.leaves import typed
 from state.limits import Proposal
@@ -29,6 +29,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     """Propose what fires now; arm and disarm what fires in the browser."""
     rules = context.rules
     if person.bot or person.alias_of:
+        lost(person)
         return forget(person, context) if person.armed else ()
     facts = known(person)
     if not isinstance(event, (Due, Letter)) and event.name in rules.on_event:
@@ -42,6 +43,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
                     context.proposals.append(Proposal(rule))
     session = person.session
     if session is None:
+        lost(person)
         if SECONDS_TIMER in person.timers:
             del person.timers[SECONDS_TIMER]
         return forget(person, context) if person.armed else ()

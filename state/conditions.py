@@ -17,6 +17,9 @@ from state import leaves
 from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
 
+STABLE = ("about", "visit", "person", "orders", "cart")
+"""Needs that seldom change within a visit: what fails on one of them need not be asked again until that changes."""
+
 SAID_AT_MOST = 12
 """Parts of an explanation that are kept."""
 
@@ -33,7 +36,7 @@ class Node(NamedTuple):
 class Compiled:
     """A condition made ready to be asked."""
 
-    __slots__ = ("_root", "holds", "needs", "next_change", "possible", "timed")
+    __slots__ = ("_root", "holds", "needs", "next_change", "possible", "stable", "timed")
 
     def __init__(self, root: Leaf | Node) -> None:
         self._root = root
@@ -44,6 +47,9 @@ class Compiled:
         fixed = [leaf for leaf in _must(root) if leaf.fixed]
         self.possible: Test = _all([leaf.test for leaf in fixed])
         """False when nothing that happens in this visit can make it true."""
+        seldom = [leaf for leaf in _must(root) if leaf.needs in STABLE and leaf.change is None]
+        self.stable = tuple((STABLE.index(leaf.needs), leaf.test) for leaf in seldom)
+        """The parts that must hold and seldom change: (which need of STABLE, the test)."""
 
     def explain(self, person: Person, facts: Facts, now: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The statements that held and those that failed."""

@@ -49,8 +49,8 @@ class CampaignRule:
     """A campaign made ready."""
 
     __slots__ = ("campaign", "disarm_on", "explain", "format", "holds", "kind", "limits", "name", "needs",
-                 "next_change", "occasion", "possible", "priority", "properties", "purpose", "rank", "seconds", "timed",
-                 "valid_for")
+                 "next_change", "occasion", "possible", "priority", "properties", "purpose", "rank", "seconds",
+                 "stable", "timed", "valid_for")
 
     def __init__(self, campaign: Campaign, when: Compiled) -> None:
         trigger = campaign.trigger
@@ -67,6 +67,7 @@ class CampaignRule:
         self.explain = when.explain
         self.possible = when.possible
         self.timed = when.timed
+        self.stable = when.stable
         self.needs = when.needs
         self.seconds = (trigger.seconds_on_site or 0) * 1000
         default = ARM_FOR if trigger.exit_intent else SEND_FOR

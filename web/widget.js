@@ -255,9 +255,9 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     timer = setTimeout(connect, backoff(++failures));
   }
   async function connect() {
-    const anonymousId = pixel.anonymousId();
+    const anonymousId = answered();
     // Not before the server answered a call; hidden tabs leave the few connections to others.
-    if (source || busy || document.hidden || !allowed().marketing || answered() !== anonymousId) return;
+    if (!anonymousId || anonymousId !== pixel.anonymousId() || !allowed().marketing || document.hidden || source || busy) return;
     clearTimeout(timer);
     busy = true;
     try {

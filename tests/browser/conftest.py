@@ -14,6 +14,20 @@ ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--d
         "--disable-sync", "--no-first-run"]
 
 
+MEASURED: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured on the way; nothing depends on it."""
+    for line in MEASURED:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def measured() -> list[str]:
+    return MEASURED
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:

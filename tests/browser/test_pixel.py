@@ -277,6 +277,15 @@ def test_single_page_shops_view_pages_too(page: Page, shop: ShopServer, until: U
     assert pages[1]["referrer"] == shop.url + "/"
 
 
+def test_a_page_that_is_only_prepared_is_not_viewed(page: Page, shop: ShopServer, until: Until) -> None:
+    page.add_init_script("Object.defineProperty(document, 'prerendering', {value: true, writable: true})")
+    page.goto(shop.page(head=ld(PRODUCT)))
+    page.wait_for_timeout(200)
+    assert [shop.requests, *kept(page)] == [[], "", []]
+    page.evaluate("document.prerendering = false; document.dispatchEvent(new Event('prerenderingchange'))")
+    until(page, lambda: shop.names() == ["page", "Product Viewed"])
+
+
 # Consent
 
 

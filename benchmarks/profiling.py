@@ -3,7 +3,8 @@
     python -m benchmarks.profiling [EVENTS [PERSONS]]
 
 Half of the backlog runs bare and gives CPU per event by part (read, apply, publish). The other half runs under
-cProfile, which makes small functions look dearer than they are, and gives the order of the functions. Bytewax itself
+cProfile, which makes small functions look dearer than they are, and gives the order of the functions. Timers that come
+due meanwhile are part of it (a function called more than once an event may be due to them). Bytewax itself
 is left out.
 """
 

@@ -10,14 +10,19 @@ import select
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
+from domain.streams import ALL
+
 REFRESH: Final = 0.2
 """Seconds after which a writer looks again which bells there are."""
+LETTER: Final = {stream: chr(ord("a") + n) for n, stream in enumerate(ALL)}
+STREAM: Final = {letter: stream for stream, letter in LETTER.items()}
+"""A bell's name says what it rings for, in one letter a stream: a socket's path must be short."""
 LONGEST_PATH: Final = 100
 """Bytes that surely fit a Unix socket address (104 on macOS, 108 on Linux)."""
 
@@ -35,10 +40,10 @@ def folder_of(data: Path) -> Path:
 
 
 class Bell:
-    """A reader's bell; it rings for appends to the named files."""
+    """A reader's bell; it rings for appends to the named streams."""
 
-    def __init__(self, folder: Path, files: Sequence[str]) -> None:
-        self.path = folder / f"{os.getpid()}-{token_hex(3)}.{'.'.join(files)}"
+    def __init__(self, folder: Path, streams: Sequence[str]) -> None:
+        self.path = folder / f"{os.getpid()}-{token_hex(3)}.{''.join(LETTER[stream] for stream in streams)}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.path))
         self._socket.setblocking(False)
@@ -62,7 +67,7 @@ class Bell:
 
 
 class Ringer:
-    """A writer's hand: rings every bell that listens to a file."""
+    """A writer's hand: rings every bell that listens to a stream."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -72,13 +77,13 @@ class Ringer:
         self._changed = -1
         self._look = 0.0
 
-    def ring(self, file: str) -> None:
-        """Wake whoever reads this file."""
+    def ring(self, streams: Collection[str]) -> None:
+        """Wake whoever reads one of these streams."""
         now = time.monotonic()
         if now >= self._look:
             self._look = now + REFRESH
             self._refresh()
-        for bell in self._bells.get(file, ()):
+        for bell in self._listening(streams):
             try:
                 self._socket.sendto(b".", bell)
             except BlockingIOError:
@@ -89,6 +94,12 @@ class Ringer:
                 self._look = 0.0
                 if wrong.errno == errno.ECONNREFUSED:
                     Path(bell).unlink(missing_ok=True)  # its reader died without taking it down
+
+    def _listening(self, streams: Collection[str]) -> Collection[str]:
+        if len(streams) == 1:
+            (stream,) = streams
+            return self._bells.get(stream, ())
+        return {bell for stream in streams for bell in self._bells.get(stream, ())}
 
     def _refresh(self) -> None:
         try:
@@ -102,8 +113,9 @@ class Ringer:
         self._changed = changed if time.time_ns() - changed > 1_000_000_000 else -1
         self._bells = {}
         for path in found:
-            for file in path.name.split(".")[1:]:
-                self._bells.setdefault(file, []).append(str(path))
+            for letter in path.suffix[1:]:
+                if letter in STREAM:
+                    self._bells.setdefault(STREAM[letter], []).append(str(path))
 
     def close(self) -> None:
         """Let go."""

@@ -98,7 +98,7 @@ class SqliteLog:
                     time.sleep(PAUSE)
                 with self._lock:
                     self._write(file, rows[start : start + BULK])
-                    self._ringer.ring(file)
+                    self._ringer.ring({row[0] for row in rows[start : start + BULK]})
 
     def begin(self, records: Sequence[Outgoing]) -> Written:
         """Append; the ticket is done at once."""

@@ -15,6 +15,8 @@ from domain.streams import LETTERS, SHARD_INPUT, partitions_of
 
 PROVE: Final = 5
 """Milliseconds between two proofs that no writer is in the middle of an append."""
+APART: Final = 20
+"""Milliseconds between two looks at files that are not merged (`models`), beside those that are."""
 LARGEST: Final = 1 << 17
 """Rows of one log time that are held to be merged; beyond that they come in the order of the append."""
 COUNTED: Final = 10_000
@@ -145,7 +147,7 @@ class SqliteReader:
                 raise LogError(f"there is no {stream}/{partition} in this log")
         self._now = now
         files = [file for file in FILES if any(FILE_OF[stream] == file for stream, _ in places)]
-        self._bell = Bell(bells, files)
+        self._bell = Bell(bells, sorted({stream for stream, _ in places}))
         self._tails = [
             Tail(folder / f"{file}.db", [place for place in places if FILE_OF[place[0]] == file], start, partitions)
             for file in files
@@ -158,6 +160,7 @@ class SqliteReader:
         self._end = False
         self._polled_at = 0
         self._proven = 0
+        self._apart_at = 0
 
     def poll(self, limit: int, wait: float) -> list[Record]:
         """What is new: waits up to `wait` seconds for the first record, then takes what is there, up to `limit`."""
@@ -187,10 +190,12 @@ class SqliteReader:
         if self._end and not 0 <= now - self._proven < PROVE:
             self._proven = now
             proven = all(tail.quiet() for tail in self._merged)
-        for tail in self._apart:
-            tail.read(limit)
-            self._ready += tail.rows
-            tail.rows = []
+        if not self._merged or not 0 <= now - self._apart_at < APART:
+            self._apart_at = now
+            for tail in self._apart:
+                tail.read(limit)
+                self._ready += tail.rows
+                tail.rows = []
         if self._merged:
             self._ready += self._merge(limit)
         self._end = all(tail.end for tail in self._tails) and not any(tail.rows for tail in self._merged)

@@ -8,6 +8,7 @@ it is back, unless they have become stale by then. Every effect may go out twice
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -42,9 +43,9 @@ class Publisher:
         self._waiting: list[Row] = []
         self._retry_at = 0.0
         self._tickets: list[tuple[Ticket, list[int]]] = []
-        self._half: set[int] = set()
+        self._half: Counter[int] = Counter()
         self._sent: list[int] = []
-        self._known: set[int] = set()
+        self._known: Counter[int] = Counter()
         self._filled = False
 
     def send(self, rows: Sequence[Row]) -> None:
@@ -52,18 +53,21 @@ class Publisher:
         rows = [row for row in rows if row.seq not in self._known]
         if not rows:
             return
-        self._known.update(row.seq for row in rows)
+        for row in rows:
+            self._known[row.seq] += 1
         onsite = [row for row in rows if row.stream == ACTIONS and row.body.startswith(_ONSITE)]
         feedback: list[Outgoing] = []
         if onsite:
             # Half sent: Redis has it or will have it; the other half is the log.
-            self._half.update(row.seq for row in onsite)
+            for row in onsite:
+                self._half[row.seq] += 1
             if self._waiting:
                 self._waiting += onsite
             else:
                 feedback = self._to_redis(onsite)
         outgoing = [Outgoing(row.stream, row.key, row.body, None, row.at) for row in rows]
-        self._tickets.append((self._log.begin([*outgoing, *feedback]), [row.seq for row in rows]))
+        seqs = list(dict.fromkeys([row.seq for row in rows]))
+        self._tickets.append((self._log.begin([*outgoing, *feedback]), seqs))
 
     def _to_redis(self, rows: list[Row]) -> list[Outgoing]:
         """Publish rows in one MULTI; what is stale is held, and said so to `people`. Rows wait when Redis is away."""
@@ -92,7 +96,9 @@ class Publisher:
             return []
         done = self._wall()
         for row in rows:
-            self._half.discard(row.seq)
+            self._half[row.seq] -= 1
+            if not self._half[row.seq]:
+                del self._half[row.seq]
             late = max(0, done - row.at)
             # Recorded days, and timers that fire for a past nobody lived through, tell nothing about latency.
             if not row.history and (late < CATCHING_UP or not row.id.startswith("timer-")):
@@ -148,7 +154,7 @@ class Publisher:
                 self._log.append(feedback)
 
     def acknowledged(self) -> list[int]:
-        """The outbox rows that have arrived everywhere since the last call; LogError when the log lost one."""
+        """The commits whose rows have arrived everywhere since the last call; LogError when the log lost one."""
         if self._tickets:
             still = []
             for ticket, seqs in self._tickets:
@@ -164,12 +170,13 @@ class Publisher:
         else:
             done = [seq for seq in self._sent if seq not in self._half]
             self._sent = [seq for seq in self._sent if seq in self._half]
-        self._known.difference_update(done)
+        for seq in done:
+            del self._known[seq]
         return done
 
     def pending(self) -> int:
         """Rows that are out and not acknowledged."""
-        return len(self._known)
+        return self._known.total()
 
     def close(self) -> None:
         self._redis.close()

@@ -39,7 +39,7 @@ def kind_of(effect: Effect) -> tuple[str, str]:
 
 
 class Row(NamedTuple):
-    """One effect in the outbox. `seq` rises over the whole store (0 until committed); `at` is the clock that caused it.
+    """One effect in the outbox. `seq` is its commit's number (0 until committed); `at` is the clock that caused it.
 
     `history` is 1 for what recorded days caused. `body` is the effect as JSON.
     """

@@ -27,7 +27,7 @@ from domain.settings import Settings
 from domain.streams import MODELS, SHARD_INPUT
 from state.context import Step
 from state.rules import Rules, compile_rules, rules_from
-from state.shard import Shard
+from state.shard import Shard, Tally
 from state.store import Batch
 from state.store_sqlite import SqliteStore
 
@@ -79,12 +79,12 @@ class Worker:
         self.watcher = Watcher(Path(settings.playbook))
         self.rules = self._rules()
         self.model = pinned(settings)
+        self.tally = Tally()
         self._touched: dict[int, None] = {}
-        self._soonest: int | None = None
-        self._soonest_known = False
+        self._dues: dict[int, int] = {}
         self._quiet = 0
         self._round_at = 0.0
-        self._applied = self._misrouted = 0
+        self._elsewhere_at = 0
 
     def _rules(self) -> Rules:
         """The playbook in the folder; where that one is broken, the last good one. PlaybookError when there is none."""
@@ -112,9 +112,19 @@ class Worker:
         self.store.claim([*self.shards, *fresh], self.owner)
         hot = max(100, self.settings.hot_persons // max(1, len(self.shards) + len(fresh)))
         for partition in fresh:
-            self.shards[partition] = Shard(partition, self.store, self.steps, self.settings.partitions, hot)
+            self.shards[partition] = Shard(
+                partition, self.store, self.steps, self.settings.partitions, hot, self.tally)
+            self._look_ahead(partition)
         self.publisher.send(self.store.outbox())
-        self._soonest_known = False
+
+    def _look_ahead(self, partition: int) -> None:
+        """Note when this shard has to be woken; not while it reads recorded days, which bring their own time."""
+        shard = self.shards[partition]
+        due = None if shard.head.history else shard.next_due()
+        if due is None:
+            self._dues.pop(partition, None)
+        else:
+            self._dues[partition] = due
 
     # -- read --------------------------------------------------------------------------------------------------
 
@@ -128,7 +138,7 @@ class Worker:
 
     def read(self, reader: Reader, partitions: Sequence[int]) -> list[tuple[str, Work]]:
         """What there is to do now: sleeps until there is something, or until a timer comes due."""
-        soonest = self._soonest_due()
+        soonest = min(self._dues.values(), default=None)
         wait = WAIT
         if soonest is not None:
             wait = min(WAIT, max(0.0, (soonest - self.wall()) / 1000))
@@ -142,7 +152,7 @@ class Worker:
             else:
                 work[record.partition] = [record]
         now = reader.polled_at()
-        ticks = self._ticks(reader, partitions, now, soonest)
+        ticks = self._ticks(reader, partitions, now)
         self.publisher.retry()
         self._quiet = 0 if records else self._quiet + 1
         if (moment := time.monotonic()) >= self._round_at:
@@ -152,27 +162,14 @@ class Worker:
             return [(shard_key(p), (p, work.get(p, []), ticks.get(p, 0))) for p in {**work, **ticks}]
         return []
 
-    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int, soonest: int | None) -> dict[int, int]:
+    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int) -> dict[int, int]:
         """The shards whose clock should move on its own: something is due, and everything before it has been read."""
-        if soonest is None or soonest > now:
-            return {}
-        ticks = {}
-        for partition in partitions:
-            shard = self.shards.get(partition)
-            due = now - now % ELSEWHERE if shard is None else shard.next_due()
-            if due is not None and due <= now and reader.caught_up(partition) and not (shard and shard.head.history):
-                ticks[partition] = now
-        if not ticks:
-            self._soonest_known = False
-        return ticks
-
-    def _soonest_due(self) -> int | None:
-        if not self._soonest_known:
-            dues = [due for shard in self.shards.values()
-                    if not shard.head.history and (due := shard.next_due()) is not None]
-            self._soonest = min(dues, default=None)
-            self._soonest_known = True
-        return self._soonest
+        due = [partition for partition, at in self._dues.items() if at <= now]
+        if len(self.shards) < len(partitions) and now >= self._elsewhere_at:
+            # Within a cluster of Bytewax processes a shard may live elsewhere: it knows whether a tick is of use.
+            self._elsewhere_at = now + ELSEWHERE
+            due += [partition for partition in partitions if partition not in self.shards]
+        return {partition: now for partition in due if reader.caught_up(partition)}
 
     def _learned(self, record: Record) -> None:
         if self.settings.pinned_model:
@@ -194,10 +191,31 @@ class Worker:
             metrics.LAG.labels(stream).set(records)
         if self.model is not None:
             metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
-        if self._misrouted * 100 > self._applied > 1_000:
+        self._show()
+
+    def _show(self) -> None:
+        """Hand what was counted to the metrics."""
+        events, kinds = self.tally.events, self.tally.kinds
+        misrouted = events.pop("misrouted", 0)
+        metrics.MISROUTED.inc(misrouted)
+        applied = events.total()
+        if misrouted * 100 > applied > 1_000:
             logger.warning("more than one record in a hundred is in the wrong partition and is forwarded: set "
-                           "partitioner=murmur2_random in the producer", misrouted=self._misrouted, of=self._applied)
-        self._misrouted = self._applied = 0
+                           "partitioner=murmur2_random in the producer", misrouted=misrouted, of=applied)
+        for name, n in events.items():
+            metrics.EVENTS.labels(name).inc(n)
+        for (kind, reason), n in kinds.items():
+            metrics.EFFECTS.labels(kind).inc(n)
+            if kind == "hold":
+                metrics.HOLDS.labels(reason).inc(n)
+            elif kind == "reject":
+                metrics.REJECTS.labels(reason).inc(n)
+        events.clear()
+        kinds.clear()
+        for shard in self.shards.values():
+            if shard.bugs:
+                logger.error("a step failed; its records were set aside", times=len(shard.bugs), last=shard.bugs[-1])
+                shard.bugs.clear()
 
     def look_at_playbook(self) -> None:
         """Swap the playbook whole, between two batches, when the folder has changed; a broken one is not taken."""
@@ -229,35 +247,15 @@ class Worker:
             self.shards[partition].stage(batch)
         sent = self.publisher.acknowledged()
         begun = time.perf_counter()
-        first = self.store.commit(batch, sent)
+        seq = self.store.commit(batch, sent)
         metrics.COMMIT.observe(time.perf_counter() - begun)
         failpoint("onsite:after_commit")
-        self.publisher.send([row._replace(seq=first + n) for n, row in enumerate(batch.rows)])
+        if batch.rows:
+            self.publisher.send([row._replace(seq=seq) for row in batch.rows])
         failpoint("onsite:after_publish")
-        self._count(batch)
-        self._touched.clear()
-        self._soonest_known = False
-
-    def _count(self, batch: Batch) -> None:
         for partition in self._touched:
-            shard = self.shards[partition]
-            for name, n in shard.counts.items():
-                if name == "misrouted":
-                    metrics.MISROUTED.inc(n)
-                    self._misrouted += n
-                else:
-                    metrics.EVENTS.labels(name).inc(n)
-                    self._applied += n
-            shard.counts.clear()
-            for bug in shard.bugs:
-                logger.error("a step failed; the record was set aside", why=bug)
-            shard.bugs.clear()
-        for (kind, reason), n in batch.kinds.items():
-            metrics.EFFECTS.labels(kind).inc(n)
-            if kind == "hold":
-                metrics.HOLDS.labels(reason).inc(n)
-            elif kind == "reject":
-                metrics.REJECTS.labels(reason).inc(n)
+            self._look_ahead(partition)
+        self._touched.clear()
 
     def finish(self) -> None:
         """The clean stop: wait for what is out, note that it arrived, let go."""

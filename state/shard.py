@@ -60,14 +60,28 @@ def person_tag(person: str) -> str:
     return blake2b(person.encode(), digest_size=6).hexdigest()
 
 
+class Tally:
+    """What shards count, for whoever shows it: events by stream (and a few words), effects by (kind, reason).
+
+    A batch that is applied again after a bug counts its events again.
+    """
+
+    def __init__(self) -> None:
+        self.events: Counter[str] = Counter()
+        self.kinds: Counter[tuple[str, str]] = Counter()
+
+
 class Shard:
     """One partition's persons, their timers and their place in the log."""
 
-    def __init__(self, partition: int, store: Store, steps: Sequence[Step], partitions: int, hot: int) -> None:
+    def __init__(
+        self, partition: int, store: Store, steps: Sequence[Step], partitions: int, hot: int,
+        tally: Tally | None = None,
+    ) -> None:
         self.partition = partition
         self.head: Head = store.head(partition)
         self.memory = Memory(partition, store, hot)
-        self.counts: Counter[str] = Counter()
+        self.tally = tally or Tally()
         self.bugs: list[str] = []
         self._firing: tuple[str, str] | None = None
         self._poison_timers: set[tuple[str, str]] = set()
@@ -76,7 +90,7 @@ class Shard:
         self._effects: list[tuple[Effect, bytes]] = []
         self._turns: list[Turn] = []
         self._rows: list[Row] = []
-        self._kinds: Counter[tuple[str, str]] = Counter()
+        self._context: Context | None = None
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
@@ -85,14 +99,18 @@ class Shard:
 
         What came of it is staged until `stage`. Records at or before the shard's position are skipped.
         """
-        context = Context(self.partition, rules, model)
+        context = self._context
+        if context is None:
+            context = self._context = Context(self.partition, rules, model)
+        context.rules, context.model = rules, model
         context.letters = self.head.letters
         context.history = bool(self.head.history)
         before = self.head
-        kept_dues, kept_counts = dict(self.memory.dues.staged), Counter(self.counts)
+        kept_dues = dict(self.memory.dues.staged)
         poison: set[int] = set()
         careful = False
-        self._poison_timers.clear()
+        if self._poison_timers:
+            self._poison_timers.clear()
         runs: list[list[int]]
         while True:
             self._firing = None
@@ -124,7 +142,6 @@ class Shard:
                     careful = True  # something cannot be written down: look after each record which one it is
                 else:
                     raise  # the shard itself fails: nothing can be set aside
-                self.counts = Counter(kept_counts)
                 self._restore(before, kept_dues, context)
         if runs or tick:
             self._turns.append(Turn(self.partition, before.clock, self.head.clock, tuple((s, a, b) for s, a, b in runs),
@@ -142,7 +159,7 @@ class Shard:
             runs[-1][2] = record.offset
         else:
             runs.append([stream, record.offset, record.offset])
-        self.counts[record.stream] += 1
+        self.tally.events[record.stream] += 1
 
     def _advance(self, tick: int, context: Context) -> None:
         """Move the clock on, if nothing recorded is still to come, and fire what is due, a slice of it."""
@@ -185,7 +202,7 @@ class Shard:
             return
         origin = f"{record.stream}-{record.partition}-{record.offset}"
         if key not in self.memory.hot and partition_of(routing_key(key), self._partitions) != self.partition:
-            self.counts["misrouted"] += 1
+            self.tally.events["misrouted"] += 1
             self._forward(f"s:{self.partition}", key, record.value, record.log_time, origin, context)
             return
         self._event(self.memory.person(key), event, record, origin, record.log_time, context)
@@ -200,7 +217,7 @@ class Shard:
         if self.memory.entry(person.id) <= clock:
             self._fire(person, context)
         if seen.already(person, seen.digest(event.message_id or record.value), clock):
-            self.counts["repeated"] += 1
+            self.tally.events["repeated"] += 1
             return
         context.stream, context.offset = record.stream, record.offset
         context.begin(origin, clock, event_time(event, min(at, clock)))
@@ -221,7 +238,7 @@ class Shard:
         person = self.memory.person(letter.to)
         mail = person.mail.get(letter.sender)
         if mail is not None and letter.seq <= mail.received:
-            self.counts["repeated"] += 1
+            self.tally.events["repeated"] += 1
             return
         self._fire(person, context)
         person.mail[letter.sender] = Mail(mail.sent if mail else 0, letter.seq)
@@ -286,7 +303,7 @@ class Shard:
             self._firing = (person.id, name)
             self._steps_over(person, Due(kind, about, due), context)
             self._firing = None
-            self.counts["timers"] += 1
+            self.tally.events["timers"] += 1
 
     def _forward(self, sender: str, to: str, value: bytes, at: int, origin: str, context: Context) -> None:
         """Send a record on to the person it belongs to."""
@@ -294,7 +311,7 @@ class Shard:
         letter = Letter(kind="forward", sender=sender, to=to, seq=context.letters, id=f"{origin}-forward-0",
                         body={"value": value.decode(), "at": at})
         self._effects.append((letter, _key(letter)))
-        self.counts["forwarded"] += 1
+        self.tally.events["forwarded"] += 1
 
     def _reject(self, record: Record, kind: str, because: str) -> None:
         raw = record.value[:512].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
@@ -324,10 +341,11 @@ class Shard:
         """Turn what the last batch did into bytes and rows; all of it or, when something cannot be written, nothing."""
         persons, rows = self._sealed()
         self.memory.seal(persons)
-        for effect, _ in self._effects:
-            self._kinds[kind_of(effect)] += 1
-        self._effects.clear()
-        self._rows += rows
+        if rows:
+            for effect, _ in self._effects:
+                self.tally.kinds[kind_of(effect)] += 1
+            self._effects.clear()
+            self._rows += rows
 
     def _sealed(self) -> tuple[dict[str, bytes], list[Row]]:
         """What changed, as bytes and rows."""
@@ -342,8 +360,6 @@ class Shard:
         batch.heads[self.partition] = self.head
         batch.rows += self._rows
         batch.turns += self._turns
-        batch.kinds.update(self._kinds)
-        self._kinds.clear()
         self._rows, self._turns = [], []
 
 

@@ -5,7 +5,6 @@ turns.
 Values are bytes and plain numbers; the store knows nothing of what they mean.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -46,9 +45,9 @@ class Turn(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Batch:
-    """All that one commit writes. `kinds` counts the rows by (kind, reason of a hold), for metrics."""
+    """All that one commit writes."""
 
-    __slots__ = ("dues", "heads", "kinds", "persons", "rows", "turns")
+    __slots__ = ("dues", "heads", "persons", "rows", "turns")
 
     def __init__(self) -> None:
         self.persons: dict[tuple[int, str], bytes | None] = {}
@@ -56,7 +55,6 @@ class Batch:
         self.heads: dict[int, Head] = {}
         self.rows: list[Row] = []
         self.turns: list[Turn] = []
-        self.kinds: Counter[tuple[str, str]] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self.heads or self.persons or self.rows)
@@ -80,9 +78,9 @@ class Store(Protocol):
     def next_due(self, partition: int) -> int | None: ...
 
     def commit(self, batch: Batch, sent: Sequence[int]) -> int:
-        """Write a batch and forget the outbox rows `sent`; StoreError when a shard has another owner by now.
+        """Write a batch and forget the outbox rows of the commits `sent`; StoreError when a shard has another owner.
 
-        The rows are numbered one by one; the number of the first is returned (0 without rows).
+        The rows of one commit share a number, which is returned (0 without rows).
         """
         ...
 

@@ -3,7 +3,8 @@
     persons  (partition, id) -> bytes          what is remembered
     dues     (partition, person) -> due        the soonest timer of a person, or a little before it
     heads    partition -> Head                 clock, positions, owner
-    outbox   seq -> effect                     decided, not yet known to be sent
+    outbox   seq -> effects of one commit      decided, not yet known to be sent
+    claims   how often shards changed hands    one look tells whether the owners are still the same
     turns    seq -> turns                      what each batch was made of
     kept     (kind, hash) -> bytes             playbooks and models, by content
 
@@ -30,9 +31,9 @@ CREATE TABLE IF NOT EXISTS dues (
 CREATE INDEX IF NOT EXISTS dues_by_time ON dues (partition, due, person);
 CREATE TABLE IF NOT EXISTS heads (partition INTEGER PRIMARY KEY, head BLOB);
 CREATE TABLE IF NOT EXISTS owners (partition INTEGER PRIMARY KEY, owner TEXT);
-CREATE TABLE IF NOT EXISTS outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, stream TEXT, key BLOB, at INTEGER, history INTEGER, body BLOB,
-    owner TEXT);
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT, rows BLOB);
+CREATE TABLE IF NOT EXISTS claims (n INTEGER);
+INSERT INTO claims VALUES (0);
 CREATE TABLE IF NOT EXISTS turns (seq INTEGER PRIMARY KEY AUTOINCREMENT, turns BLOB);
 CREATE TABLE IF NOT EXISTS kept (kind TEXT, hash TEXT, bytes BLOB, PRIMARY KEY (kind, hash)) WITHOUT ROWID;
 """
@@ -44,6 +45,8 @@ _UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
            "ON CONFLICT (partition, id) DO UPDATE SET bytes = excluded.bytes")
 """A person whose bytes change is written where they are: the index stays as it is."""
 
+_pack = msgspec.msgpack.Encoder().encode
+_rows = msgspec.msgpack.Decoder(list[Row]).decode
 _CHECKPOINT_FORCED = 20_000
 """Pages of write-ahead log at which the writer checkpoints itself, because the thread does not keep up."""
 
@@ -54,6 +57,7 @@ class SqliteStore:
     def __init__(self, path: Path, partitions: int, sync: str = "normal", read_only: bool = False) -> None:
         self._owner = ""
         self._owned: list[int] = []
+        self._claims = -1
         self._checkpoints: Checkpoints | None = None
         self._wal = path.with_name(path.name + "-wal")
         if read_only:
@@ -94,6 +98,7 @@ class SqliteStore:
         self._owner, self._owned = owner, list(partitions)
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany("INSERT OR REPLACE INTO owners VALUES (?, ?)", [(p, owner) for p in partitions])
+        self._db.execute("UPDATE claims SET n = n + 1")
         # What the shards' former owner had decided and not sent is now ours to send.
         self._db.execute("UPDATE outbox SET owner = ? WHERE owner NOT IN (SELECT owner FROM owners)", (owner,))
         self._db.execute("COMMIT")
@@ -122,9 +127,12 @@ class SqliteStore:
         db, first = self._db, 0
         db.execute("BEGIN IMMEDIATE")
         try:
-            held = db.execute("SELECT count(*) FROM owners WHERE owner = ?", (self._owner,)).fetchone()[0]
-            if held != len(self._owned):
-                raise StoreError("another worker has taken over shards of this one: this one stops")
+            claims = db.execute("SELECT n FROM claims").fetchone()[0]
+            if claims != self._claims:
+                held = db.execute("SELECT count(*) FROM owners WHERE owner = ?", (self._owner,)).fetchone()[0]
+                if held != len(self._owned):
+                    raise StoreError("another worker has taken over shards of this one: this one stops")
+                self._claims = claims
             if sent:
                 db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in sent])
             if batch.persons:
@@ -137,17 +145,13 @@ class SqliteStore:
                 if kept:
                     db.executemany("INSERT OR REPLACE INTO dues VALUES (?, ?, ?)", kept)
             if batch.heads:
-                pack = msgspec.msgpack.encode
                 db.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?)",
-                               [(p, pack(head)) for p, head in batch.heads.items()])
+                               [(p, _pack(head)) for p, head in batch.heads.items()])
             if batch.rows:
-                # Numbers are given out here, under the write lock, because workers on one host share the file.
-                last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-                first = (last[0] if last else 0) + 1
-                db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                               [(first + n, *row[1:], self._owner) for n, row in enumerate(batch.rows)])
+                added = db.execute("INSERT INTO outbox (owner, rows) VALUES (?, ?)", (self._owner, _pack(batch.rows)))
+                first = added.lastrowid or 0
             if batch.turns:
-                db.execute("INSERT INTO turns (turns) VALUES (?)", (msgspec.msgpack.encode(batch.turns),))
+                db.execute("INSERT INTO turns (turns) VALUES (?)", (_pack(batch.turns),))
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")
@@ -155,10 +159,8 @@ class SqliteStore:
         return first
 
     def outbox(self) -> list[Row]:
-        rows = self._db.execute(
-            "SELECT seq, id, stream, key, at, history, body FROM outbox WHERE owner = ? ORDER BY seq", (self._owner,)
-        ).fetchall()
-        return [Row(*row) for row in rows]
+        found = self._db.execute("SELECT seq, rows FROM outbox WHERE owner = ? ORDER BY seq", (self._owner,))
+        return [row._replace(seq=seq) for seq, rows in found for row in _rows(rows)]
 
     def turns(self, partition: int) -> list[Turn]:
         found: list[Turn] = []

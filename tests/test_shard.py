@@ -264,9 +264,12 @@ def test_a_store_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_outbox_rows_stay_until_they_are_said_to_be_sent(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [Tally()], HERE)
-    bench.apply(Record("clicks", HERE, 1, 1_000, b"ann", b"{"), Record("clicks", HERE, 2, 1_000, b"ann", b"}"))
+    bad = [Record("clicks", HERE, n, 1_000, b"ann", b"{") for n in range(1, 4)]
+    bench.apply(*bad[:2])
+    bench.apply(bad[2])
     rows = bench.store.outbox()
-    assert [row.seq for row in rows] == [1, 2]
+    assert [row.seq for row in rows] == [1, 1, 2]
+    assert [rejects.decode(row.body).offset for row in rows] == [1, 2, 3]
     bench.store.commit(Batch(), [1])
     bench.reopen()
     assert [row.seq for row in bench.store.outbox()] == [2]

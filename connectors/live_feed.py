@@ -1,6 +1,7 @@
-"""The live feed: events, segment moves, decisions and rejects as they happen, for the page `/live`.
+"""The live feed: events, segment moves, decisions, rejects and models as they happen, for the page `/live`.
 
-It tails the log from its end, in a thread of its own, and only while somebody watches. People appear as short hashes.
+It tails the log from its end, in a thread of its own, and only while somebody watches; only the newest model is told to
+everybody who comes. People appear as short hashes.
 """
 
 import asyncio
@@ -15,11 +16,12 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from connectors.log import Log, LogError
-from domain import action, event, reject
+from domain import action, event, model, reject
 from domain.record import Record
-from domain.streams import ACTIONS, PUBLIC, REJECTS
+from domain.streams import ACTIONS, MODELS, PUBLIC, REJECTS
 
 WATCHED: Final = (*PUBLIC, ACTIONS, REJECTS)
+NEWEST_MODEL: Final = (MODELS, 0)
 WATCHERS: Final = 20
 SHOWN: Final = 100
 """Lines of one round (a tenth of a second); what is more is counted and not shown."""
@@ -50,6 +52,8 @@ def line(record: Record) -> dict[str, Any] | None:
                     "because": refused.because, "stream": refused.stream}
         if record.stream == ACTIONS:
             return _action(record)
+        if record.stream == MODELS:
+            return _model(record)
         return _event(record)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
@@ -65,6 +69,16 @@ def _action(record: Record) -> dict[str, Any]:
     if isinstance(found, action.Send | action.Arm):
         shown["format"], shown["title"] = found.format, found.content.title
     return {"kind": kind, "what": found.campaign, **shown}
+
+
+def _model(record: Record) -> dict[str, Any] | None:
+    found = model.decode(record.value)
+    if found.kind != "propensity":
+        return None
+    quality = found.quality
+    return {"kind": "model", "at": found.at or record.log_time, "version": found.version, "quality": {
+        "examples": quality.examples, "positives": quality.positives, "log_loss": quality.log_loss,
+        "base_log_loss": quality.base_log_loss, "roc_auc": quality.roc_auc, "drifts": quality.drifts}}
 
 
 def _event(record: Record) -> dict[str, Any]:
@@ -95,6 +109,8 @@ class LiveFeed:
         self._opener = opener
         self._watchers: set[asyncio.Queue[bytes]] = set()
         self._stop: threading.Event | None = None
+        self._newest = b""
+        """The line about the newest model; empty while nobody watches."""
         self._ending = asyncio.Event()
 
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,6 +121,8 @@ class LiveFeed:
             self._stop = threading.Event()
             threading.Thread(target=self._tail, args=(asyncio.get_running_loop(), self._stop), daemon=True,
                              name="live-feed").start()
+        elif self._newest:
+            queue.put_nowait(self._newest)
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[Any]] = []
         try:
@@ -126,7 +144,7 @@ class LiveFeed:
             self._watchers.discard(queue)
             if not self._watchers and self._stop is not None:
                 self._stop.set()
-                self._stop = None
+                self._stop, self._newest = None, b""
 
     @property
     def full(self) -> bool:
@@ -139,7 +157,8 @@ class LiveFeed:
         if self._stop is not None:
             self._stop.set()
 
-    def _give(self, lines: list[bytes]) -> None:
+    def _give(self, lines: list[bytes], newest: bytes) -> None:
+        self._newest = newest or self._newest
         for queue in self._watchers:
             for one in lines:
                 if queue.full():
@@ -152,11 +171,15 @@ class LiveFeed:
             try:
                 with self._opener() as log:
                     places = [(stream, number) for stream in WATCHED for number in range(log.partitions)]
-                    reader = log.reader(places, log.ends(places))
+                    places.append(NEWEST_MODEL)
+                    ends = log.ends(places)
+                    reader = log.reader(places, ends)
                     try:
                         self._give_all(loop, [_sse({"kind": "watching", "at": time.time_ns() // 1_000_000})])
+                        if (last := ends[NEWEST_MODEL]) >= 0:
+                            self._give_all(loop, *_lines(log.fetch(NEWEST_MODEL, last, last)))
                         while not stop.is_set():
-                            self._give_all(loop, _lines(reader.poll(2_000, 0.25)))
+                            self._give_all(loop, *_lines(reader.poll(2_000, 0.25)))
                             time.sleep(0.1)
                     finally:
                         reader.close()
@@ -164,20 +187,24 @@ class LiveFeed:
                 self._give_all(loop, [_sse({"kind": "error", "because": str(wrong)})])
                 stop.wait(1.0)
 
-    def _give_all(self, loop: asyncio.AbstractEventLoop, lines: list[bytes]) -> None:
+    def _give_all(self, loop: asyncio.AbstractEventLoop, lines: list[bytes], newest: bytes = b"") -> None:
         if lines:
             try:
-                loop.call_soon_threadsafe(self._give, lines)
+                loop.call_soon_threadsafe(self._give, lines, newest)
             except RuntimeError:
                 pass  # the server has stopped
 
 
-def _lines(records: list[Record]) -> list[bytes]:
+def _lines(records: list[Record]) -> tuple[list[bytes], bytes]:
+    """The lines of one round, and among them the one about the newest model (of several only the last is shown)."""
     found = [one for one in map(line, records) if one is not None]
+    models = [one for one in found if one["kind"] == "model"]
+    found = [one for one in found if one["kind"] != "model"] if models else found
     lines = [_sse(one) for one in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(_sse({"kind": "skipped", "n": len(found) - SHOWN}))
-    return lines
+    newest = _sse(models[-1]) if models else b""
+    return [*lines, newest] if newest else lines, newest
 
 
 def _sse(shown: dict[str, Any]) -> bytes:

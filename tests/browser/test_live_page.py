@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from connectors.live_feed import line
+from domain.model import Model, Quality, encode
+from domain.record import Record
 from tests.browser.shop_server import ShopServer
 
 pytestmark = pytest.mark.browser
@@ -48,8 +51,15 @@ def test_the_three_columns(live: Page, shop: ShopServer) -> None:
 
 
 def test_the_model_against_the_base_rate(live: Page, shop: ShopServer) -> None:
-    quality = {"examples": 812, "positives": 64, "log_loss": 0.2, "base_log_loss": 0.25, "roc_auc": 0.8125}
-    shop.feed({"kind": "model", "at": 1, "version": 7, "quality": quality})
+    quality: dict[str, Any] = {
+        "examples": 812, "positives": 64, "log_loss": 0.2, "base_log_loss": 0.25, "roc_auc": 0.8125}
+    model = Model("propensity", 7, "h", {"pages": 1.0}, quality=Quality(**quality, drifts=2))
+    told = line(Record("models", 0, 1, 5, b"propensity", encode(model)))  # what the edge sends
+    assert told is not None
+    shop.feed(told)
+    expect(live.locator("#version")).to_have_text("propensity v7")
+    expect(live.locator("#age")).to_contain_text("2 drifts seen")
+    expect(live.locator("#positives")).to_have_text("64 of them bought")
     expect(live.locator("#examples")).to_have_text("812")
     expect(live.locator("#loss")).to_have_text("0.2000")
     expect(live.locator("#base")).to_have_text("the base rate alone: 0.2500, 20.0 % better")

@@ -6,10 +6,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 import redis as redis_client
@@ -20,6 +22,9 @@ from connectors.binding import bound_key
 from connectors.identity_tokens import COOKIE, Binding, user_hash
 from connectors.listener import QUEUE, Listener
 from domain.action import armed_key, channel
+from domain.model import Model, Quality, encode
+from domain.record import Outgoing
+from domain.streams import MODELS
 from tests.edges import CHROME, SECRET, House, house
 from tests.support import redis_binary, redis_server
 
@@ -456,6 +461,32 @@ def test_the_live_feed(shared: House) -> None:
     assert by_kind["event"].items() >= {"what": "Product Viewed", "detail": "Scarf", "device": "desktop"}.items()
     assert "seen" not in json.dumps(shown)
     assert by_kind["reject"]["because"] == "event: should be the name of the event"
+
+
+def published(version: int, **more: Any) -> Outgoing:
+    quality = Quality(examples=100 * version, positives=7, log_loss=0.25, base_log_loss=0.3, roc_auc=0.75)
+    model = Model(kind="propensity", version=version, hash="h", weights={"pages": 1.0}, quality=quality, at=version)
+    return Outgoing(MODELS, b"propensity", encode(msgspec.structs.replace(model, **more)))
+
+
+def test_the_live_feed_tells_about_the_newest_model(redis: str, tmp_path: Path) -> None:
+    with house(tmp_path, redis) as running, ExitStack() as watching:
+
+        def watch() -> Iterator[dict[str, Any]]:
+            answer = watching.enter_context(requests.get(f"{running.url}/live/feed", stream=True, timeout=30))
+            return (json.loads(line[6:]) for line in lines(answer) if line.startswith("data: "))
+
+        running.log.append([published(1), published(2)])
+        first = watch()
+        assert next(first)["kind"] == "watching"
+        assert next(first) == {"kind": "model", "at": 2, "version": 2, "quality": {
+            "examples": 200, "positives": 7, "log_loss": 0.25, "base_log_loss": 0.3, "roc_auc": 0.75, "drifts": 0}}
+        running.log.append([published(3), published(4), published(9, kind="another"), Outgoing(MODELS, b"x", b"{")])
+        assert next(first)["version"] == 4  # of several at once the last one, and only what it is
+        second = watch()
+        assert next(second)["version"] == 4
+        running.log.append([published(5)])
+        assert next(first)["version"] == next(second)["version"] == 5
 
 
 @pytest.mark.parametrize("headers", [

@@ -114,7 +114,11 @@ def run(settings: Settings, process: str, worker: str) -> None:
         from connectors.edge import serve
 
         serve(settings)
-    elif process == "learning":
+        return
+    from flows.stopping import on_signals
+
+    on_signals()  # before the long imports: who is stopped while starting stops cleanly too
+    if process == "learning":
         from flows.learning import run as learn
 
         learn(settings)

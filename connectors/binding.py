@@ -1,4 +1,5 @@
 """Binding: the first browser that is seen with an anonymous id gets the cookie that proves it. Nobody gets it later.
+Who withdraws consent to analytics loses it, and the id is bound to nobody.
 
 Redis remembers which ids are bound (`bound:{shop}:{anonymous_id}` -> hash of the nonce). Without Redis nobody is bound
 and events are accepted all the same.
@@ -6,9 +7,9 @@ and events are accepted all the same.
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from redis.exceptions import RedisError
 
@@ -26,6 +27,9 @@ REMEMBERED: Final = 100_000
 FEW: Final = 3
 REST: Final = 1.0
 """Seconds without asking after Redis could not be reached, so that a dead Redis costs nobody's events time."""
+
+_FORGET: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+"""Who holds an old cookie does not unbind who was bound since."""
 
 
 def bound_key(shop: str, anonymous_id: str) -> str:
@@ -95,8 +99,30 @@ class Binder:
         if not first:
             return None
         value = identity_tokens.cookie_value(self._settings.secret, self._settings.shop, Binding(anonymous_id, nonce))
+        return self._cookie(scope, value, COOKIE_SECONDS)
+
+    async def unbind(self, scope: "Scope", anonymous_ids: Collection[str | None]) -> str:
+        """The Set-Cookie header that ends this browser's binding; the id is forgotten too where the cookie proves it.
+
+        A Redis that is away keeps the id, bound to a cookie that nobody has any more, until it expires.
+        """
+        proven = self.read(scope)
+        if proven is not None and proven.anonymous_id in anonymous_ids:
+            self._taken.pop(proven.anonymous_id, None)
+            key = bound_key(self._settings.shop, proven.anonymous_id)
+            try:
+                await cast("Awaitable[int]", self._redis.eval(
+                    _FORGET, 1, key, identity_tokens.nonce_hash(proven.nonce)))
+            except (RedisError, OSError, TimeoutError):
+                self._rest_until = time.monotonic() + REST
+                EDGE_BINDINGS.labels("unreachable").inc()
+            else:
+                EDGE_BINDINGS.labels("withdrawn").inc()
+        return self._cookie(scope, "", 0)
+
+    def _cookie(self, scope: "Scope", value: str, seconds: int) -> str:
         secure = "; Secure" if is_https(scope, self._settings) else ""
-        return f"{COOKIE}={value}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
+        return f"{COOKIE}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
 
     async def foreign(self, scope: "Scope", anonymous_ids: Sequence[str]) -> frozenset[str]:
         """Which of these ids are bound to another browser than this one. All that it cannot prove, while Redis is away.

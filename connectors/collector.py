@@ -33,7 +33,7 @@ from domain import reject
 from domain.failpoint import failpoint
 from domain.record import Outgoing
 from domain.settings import Settings
-from domain.streams import REJECTS
+from domain.streams import PEOPLE, REJECTS
 
 GIF: Final = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 SLOW: Final = 10.0
@@ -124,11 +124,25 @@ class Collector:
             EDGE_REJECTS.labels(why.kind).inc()
         if refused and not events:
             raise _problem(refused[0][1])
-        if not trusted:
-            cookie = await self._binder.bind(scope, [event.anonymous_id for event in events])
-            if cookie:
-                headers.append((b"set-cookie", cookie.encode("latin-1")))
+        if not trusted and (cookie := await self._cookie(scope, events)):
+            headers.append((b"set-cookie", cookie.encode("latin-1")))
         await answer(send, 200, _report(events, refused) if kind == "batch" else _OK, headers)
+
+    async def _cookie(self, scope: Scope, events: Sequence[wire.Canonical]) -> str | None:
+        """The cookie to set: for a browser's first id one that proves it, and none any more after a withdrawal."""
+        ids: list[str | None] = []
+        withdrawn: set[str | None] = set()
+        for event in events:
+            analytics = _analytics(event) if event.stream == PEOPLE else None
+            if analytics is False:
+                withdrawn.add(event.anonymous_id)
+                ids.clear()  # what came before is over
+                continue
+            if analytics is True:
+                withdrawn.discard(event.anonymous_id)
+            ids.append(event.anonymous_id)
+        gone = await self._binder.unbind(scope, withdrawn) if withdrawn else None
+        return await self._binder.bind(scope, [one for one in ids if one not in withdrawn]) or gone
 
     async def _foreign(self, scope: Scope, items: Sequence[Any]) -> frozenset[str]:
         """The anonymous ids beside a `userId` that are another browser's: nobody takes somebody else's history."""
@@ -275,6 +289,15 @@ def query(scope: Scope) -> dict[str, str]:
     except ValueError as wrong:
         raise Problem(400, "unreadable", "query: has too many fields", "query") from wrong
     return dict(found)
+
+
+def _analytics(event: wire.Canonical) -> bool | None:
+    """What a "Consent Updated" says about analytics; None for everything else."""
+    if b'"Consent Updated"' not in event.value:
+        return None
+    found = orjson.loads(event.value)
+    answer = found["properties"].get("analytics") if found.get("event") == "Consent Updated" else None
+    return answer if isinstance(answer, bool) else None
 
 
 def _problem(wrong: wire.Refused) -> Problem:

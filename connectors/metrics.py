@@ -49,7 +49,7 @@ EDGE_ACCEPTED = Counter("attimo_edge_accepted", "Events written to the log by th
 EDGE_REJECTS = Counter("attimo_edge_rejects", "Events the collector refused, by reason.", ["reason"])
 EDGE_APPEND = Histogram("attimo_edge_append_seconds", "One group commit of the collector.", buckets=BUCKETS)
 EDGE_BINDINGS = Counter("attimo_edge_bindings", "Browsers bound to their anonymous id, by outcome (bound, taken, "
-                        "unreachable).", ["outcome"])
+                        "withdrawn, unreachable).", ["outcome"])
 EDGE_LISTENERS = Gauge("attimo_edge_listeners", "Open event streams to browsers.")
 EDGE_DELIVERED = Counter("attimo_edge_delivered", "Actions handed to browsers, by type.", ["type"])
 EDGE_STALE = Counter("attimo_edge_stale", "Actions held by the gateway because they were later than `not_after`.")

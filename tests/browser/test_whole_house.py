@@ -52,6 +52,10 @@ def who(context: BrowserContext) -> str:
     return next(cookie["value"] for cookie in context.cookies() if cookie["name"] == "attimo_id")
 
 
+def names(context: BrowserContext) -> set[str]:
+    return {str(cookie["name"]) for cookie in context.cookies()}
+
+
 def decided(home: House, anonymous_id: str, kind: type[Any]) -> list[Any]:
     return [action for record in home.records("actions")
             if isinstance(action := actions.decode(record.value), kind) and action.anonymous_id == anonymous_id]
@@ -146,3 +150,14 @@ def test_no_consent_no_trace(visitor: Callable[..., BrowserContext], home: House
     assert not [cookie for cookie in context.cookies() if cookie["name"] in ("attimo_id", "attimo_bind")]
     home.wait(home.drained, "everything is applied")
     assert len(home.persons()) == before
+
+
+def test_withdrawing_takes_every_cookie_away(
+    visitor: Callable[..., BrowserContext], home: House, base_url: str
+) -> None:
+    context = visitor(**VISITOR)
+    page = context.new_page()
+    walk(page, base_url)
+    home.wait(lambda: "attimo_bind" in names(context), "the browser is bound")
+    page.evaluate("() => attimo.consent({ analytics: false, marketing: false })")
+    home.wait(lambda: not names(context) & {"attimo_id", "attimo_bind"}, "no cookie is left")

@@ -269,6 +269,63 @@ def test_a_cookie_beside_strange_ones(shared: House, visitor: Browser) -> None:
     assert answer.status_code == 200
 
 
+# -- who takes it back ---------------------------------------------------------------------------------------------
+
+
+def withdrawal(anonymous_id: str, analytics: Any = False) -> dict[str, Any]:
+    return {"type": "track", "event": "Consent Updated", "anonymousId": anonymous_id,
+            "properties": {"analytics": analytics, "marketing": False}}
+
+
+def says(browser: Browser, *calls: dict[str, Any]) -> str:
+    """The cookie that is set in answer to a batch."""
+    return browser.house.post("/v1/batch", {"batch": calls}, session=browser.session).headers.get("set-cookie", "")
+
+
+def test_withdrawing_analytics_ends_the_binding(visitor: Browser, publisher: "redis_client.Redis") -> None:
+    who = visitor.anonymous_id
+    held = visitor.session.cookies[COOKIE]
+    assert publisher.exists(bound_key(SHOP, who))
+    for no_withdrawal in (withdrawal(who, True), withdrawal(who, "false"), withdrawal(who, None),
+                          {**withdrawal(who), "type": "identify"}, {**withdrawal(who), "event": "Consent Asked"}):
+        assert says(visitor, no_withdrawal) == ""
+    cookie = says(visitor, withdrawal(who))
+    assert cookie == f"{COOKIE}=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
+    assert not publisher.exists(bound_key(SHOP, who))
+    assert COOKIE not in visitor.session.cookies
+    assert visitor.ask().status_code == 403
+    heir = Browser(visitor.house, who)
+    assert COOKIE in heir.visit().headers["set-cookie"]  # nobody was bound
+    visitor.session.headers["Cookie"] = f"{COOKIE}={held}"  # kept in spite of all
+    says(visitor, withdrawal(who))
+    assert heir.ask().status_code == 200
+    assert publisher.exists(bound_key(SHOP, who))
+
+
+def test_nobody_withdraws_for_another(visitor: Browser, publisher: "redis_client.Redis") -> None:
+    stranger = Browser(visitor.house, "stranger")
+    stranger.visit()
+    for who in (visitor.anonymous_id, "nobody-in-particular"):
+        assert "Max-Age=0" in says(stranger, withdrawal(who))
+        stranger.session.cookies.clear()
+    assert publisher.exists(bound_key(SHOP, visitor.anonymous_id), bound_key(SHOP, "stranger")) == 2
+    assert visitor.ask().status_code == 200
+    answer = visitor.house.post("/v1/track", withdrawal(visitor.anonymous_id), visitor.house.settings.server_key)
+    assert "set-cookie" not in answer.headers, "a server has no cookie"
+
+
+def test_a_withdrawal_among_other_calls(visitor: Browser, publisher: "redis_client.Redis") -> None:
+    who, page = visitor.anonymous_id, {"type": "page"}
+    before, after = {**page, "anonymousId": f"{who}-before"}, {**page, "anonymousId": f"{who}-after"}
+    assert says(visitor, withdrawal(who), withdrawal(who, True)) == "", "the last word counts"
+    assert "Max-Age=0" in says(visitor, before, {**page, "anonymousId": who}, withdrawal(who))
+    assert not publisher.exists(bound_key(SHOP, who), bound_key(SHOP, f"{who}-before"))
+    new = says(visitor, withdrawal(who), after)  # withdrawn, and agreed anew under a new id
+    assert COOKIE in new
+    assert "Max-Age=0" not in new
+    assert publisher.exists(bound_key(SHOP, f"{who}-after"))
+
+
 # -- what a listener is given --------------------------------------------------------------------------------------
 
 

@@ -1,18 +1,18 @@
 """The pages: health, what Segment and RudderStack clients fetch before they send, the demo shop, the live page."""
 
-import mimetypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from connectors import geo, identity_tokens, wire
+from connectors import assets, geo, identity_tokens, wire
 from connectors.answers import Problem, header, host_of, refuse
 from connectors.binding import is_https
 
@@ -33,10 +33,9 @@ _PAGE: Final = {
 }
 _SCRIPT: Final = {
     "x-content-type-options": "nosniff",
-    "cache-control": "no-cache",
+    "cache-control": "public, max-age=300",  # a new version is everywhere within five minutes
     "cross-origin-resource-policy": "cross-origin",  # shops load pixel and widget from here
 }
-_KINDS: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 
 
 def routes(edge: "Edge") -> list[BaseRoute]:
@@ -77,9 +76,11 @@ def may_watch(edge: "Edge", scope: Scope) -> bool:
 class Shop(StaticFiles):
     """The demo shop's files, with the headers of a page."""
 
-    def file_response(self, *args: Any, **more: Any) -> Response:
+    def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:
         """One file."""
-        answered = super().file_response(*args, **more)
+        if Path(full_path).suffix in assets.KINDS and status_code == 200:
+            return assets.answer(Path(full_path), Headers(scope=scope), _PAGE)
+        answered = super().file_response(full_path, stat_result, scope, status_code)
         for name, value in _PAGE.items():
             answered.headers[name] = value
         return answered
@@ -149,10 +150,10 @@ class Pages:
     async def script(self, request: Request) -> Response:
         """GET /pixel.js, /widget.js and what else lies directly in `web`: scripts, styles, pictures."""
         path = WEB / request.path_params["name"]
-        kind = _KINDS.get(path.suffix)
-        if kind is None or path.parent != WEB or path.name.startswith(".") or not path.is_file():
+        served = path.suffix in assets.KINDS and path.suffix != ".html"
+        if not served or path.parent != WEB or path.name.startswith(".") or not path.is_file():
             raise HTTPException(404)
-        return FileResponse(path, media_type=kind, headers=_SCRIPT)
+        return assets.answer(path, request.headers, _SCRIPT)
 
     async def live(self, request: Request) -> Response:
         """GET /live: the page that shows the feed."""
@@ -160,7 +161,7 @@ class Pages:
             raise HTTPException(403)
         if not (WEB / "live.html").is_file():
             raise HTTPException(404)
-        return FileResponse(WEB / "live.html", media_type="text/html; charset=utf-8", headers=_PAGE)
+        return assets.answer(WEB / "live.html", request.headers, _PAGE)
 
     async def login(self, request: Request) -> Response:
         """POST /shop/login {user_id}: the demo shop's server vouching for whoever signs in. Demo only."""
@@ -215,4 +216,3 @@ async def refused(_: Request, wrong: Exception) -> Response:
 
 
 HANDLERS: Final[dict[Any, Any]] = {HTTPException: refused, Exception: refused}
-mimetypes.add_type("text/javascript", ".js")

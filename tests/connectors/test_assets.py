@@ -1,0 +1,91 @@
+"""The files of `web/` over real HTTP: small on the wire, told apart by form, and not sent again."""
+
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from starlette.datastructures import Headers
+
+from connectors import assets
+from connectors.pages import WEB
+from tests.edges import House, house
+from tests.support import redis_server
+
+SCRIPTS = ("pixel.js", "widget.js")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with redis_server() as redis, house(tmp_path_factory.mktemp("edge"), redis, demo=True) as running:
+        yield running
+
+
+def get(running: House, path: str, accepted: str = "gzip, br", **headers: str) -> tuple[requests.Response, bytes]:
+    """The answer, and its body as it came over the wire."""
+    asked = {"Accept-Encoding": accepted, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    answer = requests.get(running.url + path, headers=asked, timeout=10, stream=True)
+    return answer, answer.raw.read(decode_content=False)
+
+
+@pytest.mark.redis
+def test_pixel_and_widget_are_small_on_the_wire(shared: House) -> None:
+    sizes = {}
+    for name in SCRIPTS:
+        answer, body = get(shared, f"/{name}")
+        assert answer.headers["content-encoding"] == "gzip"
+        assert gzip.decompress(body) == (WEB / name).read_bytes()
+        assert int(answer.headers["content-length"]) == len(body)
+        sizes[name] = len(body)
+    assert sum(sizes.values()) < 12_000, sizes
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(("path", "file", "kind", "cached"), [
+    ("/pixel.js", "pixel.js", "text/javascript; charset=utf-8", "public, max-age=300"),
+    ("/live.css", "live.css", "text/css; charset=utf-8", "public, max-age=300"),
+    ("/live", "live.html", "text/html; charset=utf-8", "no-cache"),
+    ("/shop/", "demo/index.html", "text/html; charset=utf-8", "no-cache"),
+    ("/shop/shop.css", "demo/shop.css", "text/css; charset=utf-8", "no-cache"),
+])
+def test_each_form_has_its_own_tag(shared: House, path: str, file: str, kind: str, cached: str) -> None:
+    zipped, packed = get(shared, path)
+    plain, whole = get(shared, path, "identity")
+    assert whole == (WEB / file).read_bytes() == gzip.decompress(packed)
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["etag"] != zipped.headers["etag"]
+    for answer, accepted in ((zipped, "gzip"), (plain, "")):
+        assert answer.headers.items() >= {
+            "content-type": kind, "cache-control": cached, "vary": "accept-encoding",
+            "x-content-type-options": "nosniff"}.items()
+        modified = answer.headers["last-modified"]
+        assert modified == zipped.headers["last-modified"]
+        again, nothing = get(shared, path, accepted, If_None_Match=answer.headers["etag"])
+        assert (again.status_code, nothing) == (304, b"")
+        for name in ("etag", "cache-control", "vary", "last-modified"):
+            assert again.headers[name] == answer.headers[name]
+        assert get(shared, path, accepted, If_Modified_Since=modified)[0].status_code == 304
+    assert get(shared, path, "identity", If_None_Match=zipped.headers["etag"])[0].status_code == 200
+    assert requests.head(shared.url + path, timeout=10).headers["etag"] == zipped.headers["etag"]
+
+
+def test_compressed_once_and_again_when_the_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "one.js"
+    path.write_text("let a = 1;\n" * 100)
+    first = assets.load(path)
+    assert assets.load(path) is first
+    path.write_text("let b = 2;\n" * 100)
+    os.utime(path, ns=(1, 1))
+    second = assets.load(path)
+    assert gzip.decompress(second.packed) == path.read_bytes()
+    assert second.tag != first.tag
+
+
+def test_what_gzip_makes_no_smaller_is_sent_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.svg"
+    path.write_text("<svg/>")
+    answer = assets.answer(path, Headers({"accept-encoding": "gzip"}), {})
+    assert answer.body == b"<svg/>"
+    assert "content-encoding" not in answer.headers

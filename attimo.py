@@ -203,13 +203,13 @@ def explain(settings: Settings, person: str, campaign: str) -> None:
 
 
 def currency_of(settings: Settings) -> str:
-    """The shop's currency; empty while its playbook has mistakes, which are not what was asked for."""
+    """The shop's currency; empty while its playbook cannot be read, which is not what was asked for."""
     from connectors.playbook_folder import read
     from domain.problem import PlaybookError
 
     try:
         return read(settings.playbook).shop.currency
-    except PlaybookError:
+    except (PlaybookError, OSError):
         return ""
 
 

@@ -13,7 +13,7 @@ from domain.template import Missing
 from operators.render import content_key, prepare, render
 from state.audience import NEVER, Audience
 from state.context import Context, Due, Happening
-from state.decisions import remember
+from state.decisions import because, remember
 from state.limits import Proposal, blocked, cooled_at
 from state.person import Armed, Facts, Person, Session
 from state.rules import CampaignRule
@@ -115,7 +115,7 @@ def _armed(person: Person, facts: Facts, session: Session, rule: CampaignRule, c
         because=Because(trigger=rule.occasion, held=held, failed=failed, playbook=context.rules.short,
                         model=context.model.hash if context.model is not None else "", variant=variant))
     person.armed[SLOT] = Armed(rule.name, action.id, key, until, session.anonymous_id)
-    remember(person, rule.name, context.now, "arm", action_id=action.id)
+    remember(person, rule.name, context.now, "arm", rule.occasion, because(held), action.id)
     return action
 
 

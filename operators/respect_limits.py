@@ -17,7 +17,7 @@ from domain.letter import Letter
 from domain.template import Missing
 from operators.render import prepare, render
 from state.context import Context, Due, Happening
-from state.decisions import remember, told
+from state.decisions import because, remember, remember_shown, told
 from state.limits import Proposal, blocked, local_day, spend
 from state.person import Facts, Person, Reserved
 from state.rules import CampaignRule
@@ -105,7 +105,7 @@ def _send(person: Person, facts: Facts, rule: CampaignRule, context: Context,
     person.timers["reserved:" + action.id] = action.not_after
     if rule.seconds:
         session.sent.append(rule.name)
-    remember(person, rule.name, context.now, "send", action_id=action.id)
+    remember(person, rule.name, context.now, "send", rule.occasion, because(held), action.id)
     effects.append(action)
     return "", ""
 
@@ -144,7 +144,7 @@ def _shown(person: Person, action_id: str, campaign: str, context: Context) -> S
     visit = session.id if session is not None and at >= session.started_at else ""
     zone = context.rules.shop.timezone
     spend(person, campaign, visit, local_day(at, facts.timezone or zone, zone), at)
-    remember(person, campaign, context.now, "shown", action_id=action_id)
+    remember_shown(person, campaign, context.now, action_id)
     return _clear(person, campaign, context, "shown")
 
 

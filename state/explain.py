@@ -3,10 +3,14 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from domain.money import to_major
 from domain.partition import partition_of
 from state import codec
-from state.person import Facts, Person, person_key, routing_key
+from state.person import Decision, Facts, Person, Said, person_key, routing_key
 from state.view import known
+
+MOST = 50
+"""Campaigns that are shown of one person."""
 
 Read = Callable[[int, str], bytes | None]
 """(partition, person key) -> the person's bytes."""
@@ -45,12 +49,12 @@ def moment(at: int) -> str:
 
 
 def money(minor: int, currency: str) -> str:
-    """An amount as people read it (two decimals).
+    """An amount as people read it, with the digits its currency has; without one, two.
 
-    >>> money(1250, "EUR")
-    '12.50 EUR'
+    >>> money(1250, "EUR"), money(1500, "JPY"), money(1250, "")
+    ('12.50 EUR', '1500 JPY', '12.50')
     """
-    return f"{minor / 100:,.2f} {currency}".strip()
+    return f"{to_major(minor, currency)} {currency}".strip()
 
 
 def explain(person: Person, currency: str, campaign: str = "") -> str:
@@ -103,15 +107,30 @@ def _did(facts: Facts, currency: str) -> Iterator[str]:
 
 
 def _decisions(person: Person, campaign: str) -> Iterator[str]:
-    chosen = {name: what for name, what in person.decisions.items() if not campaign or name == campaign}
-    if not chosen:
-        yield (f"Nothing was decided about {campaign}: its trigger has not fired for this person."
+    lines: dict[str, tuple[int, list[str]]] = {}
+    for name in dict.fromkeys([*person.decisions, *person.said]):
+        if not campaign or name == campaign:
+            lines[name] = _decision(name, person.decisions.get(name), person.said.get(name, Said()))
+    if not lines:
+        yield (f"Nothing was decided about {campaign}: there was no occasion on which its conditions held."
                if campaign else "Nothing was decided yet.")
         return
     yield "Decisions, newest first"
-    for name, decision in sorted(chosen.items(), key=lambda item: -item[1].at):
-        why = decision.reason + (f": {decision.detail}" if decision.detail else "")
-        yield f"  {moment(decision.at)}  {decision.kind:<6}  {name:<24}  {why}"
-        said = person.said.get(name)
-        if said is not None and said.total:
-            yield f"  {'':19}          shown {said.total} times, last {moment(said.last_at)}"
+    newest = sorted(lines.values(), key=lambda found: -found[0])
+    for _, words in newest[:MOST]:
+        yield from words
+    if len(newest) > MOST:
+        yield f"  and {len(newest) - MOST} older ones"
+
+
+def _decision(name: str, decision: Decision | None, said: Said) -> tuple[int, list[str]]:
+    """The last word about a campaign: when, and the lines."""
+    often = [f"{'':31}shown {said.total} times, last {moment(said.last_at)}"] if said.total else []
+    if decision is None:  # said under another id, or long ago: that it was said is remembered longer than why
+        return said.last_at, [f"  {moment(said.last_at)}  shown   {name:<24}  why is not known any more", *often]
+    if decision.kind in ("hold", "disarm"):
+        why = f"{decision.reason}: {decision.detail}" if decision.detail else decision.reason
+        held = []
+    else:
+        why, held = decision.reason, [f"{'':31}because {decision.detail}"] if decision.detail else []
+    return decision.at, [f"  {moment(decision.at)}  {decision.kind:<6}  {name:<24}  {why}".rstrip(), *held, *often]

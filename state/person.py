@@ -230,7 +230,11 @@ class Armed(msgspec.Struct, array_like=True):
 
 
 class Decision(msgspec.Struct, array_like=True):
-    """The last words about a campaign, kept for `attimo explain`: what, when, and why."""
+    """The last words about a campaign, kept for `attimo explain`: what, when, and why.
+
+    Of a hold `reason` and `detail` say what stood in the way; of what was sent, armed or shown, `reason` is the
+    occasion and `detail` the conditions that held.
+    """
 
     at: int
     kind: str

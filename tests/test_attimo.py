@@ -15,7 +15,7 @@ from connectors.open_log import open_log
 from domain.partition import partition_of
 from domain.settings import Settings
 from state import codec
-from state.person import Decision, Facts, Person, routing_key
+from state.person import Cart, CartItem, Decision, Facts, Person, routing_key
 from state.store import Batch
 from state.store_sqlite import SqliteStore
 from tests.support import ROOT
@@ -83,6 +83,25 @@ def test_explain_finds_who_is_meant_and_says_what_is_known(tmp_path: Path, monke
     assert len(about) < len(said("explain", "ann").stdout)
     nobody = said("explain", "bob")
     assert (nobody.exit_code, nobody.stderr) == (2, "attimo: nobody is known as bob\n")
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("EUR", "18.00 EUR"), ("JPY", "1800 JPY"), ("", "18.00")])
+def test_explain_says_amounts_in_the_shops_currency(
+    currency: str, amount: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if currency:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "shop.toml").write_text(f'currency = "{currency}"\n')
+    store = SqliteStore(tmp_path / "data" / "store" / "store.db", 64)
+    store.claim(range(64), "test")
+    ann = Person("u:ann", facets={"u:ann": Facts(version=1)}, cart=Cart(items={"mug": CartItem(1, 1800)}))
+    batch = Batch()
+    batch.persons[partition_of(routing_key(ann.id), 64), ann.id] = codec.encode(ann)
+    store.commit(batch, [])
+    store.close()
+    lines = said("explain", "ann", "--playbook", "mine").stdout.splitlines()
+    assert f"  cart            1 products, {amount}" in lines
 
 
 def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:

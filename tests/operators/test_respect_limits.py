@@ -262,6 +262,40 @@ def test_the_same_hold_is_said_once_until_something_else_is_decided() -> None:
     assert short(visitor.does(6, "Quiz Finished")) == [(6, "hold consent", "hello")]
 
 
+def last_words(visitor: Visitor, campaign: str) -> tuple[str, str, str]:
+    kept = visitor.person.decisions[campaign]
+    return kept.kind, kept.reason, kept.detail
+
+
+def test_what_was_shown_keeps_the_words_why() -> None:
+    twice = {"session": {"pages_at_least": 2}}
+    visitor = Visitor(playbook(campaigns={
+        "stay": {"trigger": {"exit_intent": True}, "when": twice},
+        "hello": {"trigger": {"event": "Quiz Finished"}, "format": "bar",
+                  "when": {**twice, "has": {"country": "IT"}}}}))
+    visitor.does(0, "Page Viewed")
+    (arm,) = visitor.does(1, "Page Viewed")
+    send = sent(visitor.does(2, "Quiz Finished"))
+    why_armed = ("exit intent", "at least 2 pages this visit (has 2)")
+    why_sent = ('event "Quiz Finished"', "is in IT (IT); at least 2 pages this visit (has 2)")
+    assert last_words(visitor, "stay") == ("arm", *why_armed)
+    assert last_words(visitor, "hello") == ("send", *why_sent)
+    show(visitor, 3, send)
+    show(visitor, 4, arm)
+    assert last_words(visitor, "stay") == ("shown", *why_armed)
+    assert last_words(visitor, "hello") == ("shown", *why_sent)
+    show(visitor, 5, send)
+    assert last_words(visitor, "hello") == ("shown", *why_sent), "said twice, still known"
+
+
+def test_what_was_taken_back_before_it_was_shown_has_no_words() -> None:
+    visitor = Visitor(on_quiz(hello={"disarm_on": ["Checkout Started"]}))
+    send = sent(visitor.does(0, "Quiz Finished"))
+    visitor.does(1, "Checkout Started")
+    show(visitor, 2, send)
+    assert last_words(visitor, "hello") == ("shown", "", "")
+
+
 def test_decisions_are_kept_for_explaining_and_bounded() -> None:
     visitor = Visitor(on_quiz({"consent": {"default": "denied"}}, **{f"c{n}": {} for n in range(60)}))
     visitor.does(0, "Quiz Finished")

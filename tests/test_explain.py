@@ -1,0 +1,137 @@
+"""Explain: the right person is found, and the page says what is known of them and why, in plain words."""
+
+from pathlib import Path
+
+import pytest
+
+from domain.partition import partition_of
+from domain.streams import PARTITIONS
+from flows.onsite import STEPS
+from state import codec
+from state.explain import MOST, explain, find
+from state.person import Decision, Facts, Person, Said, routing_key
+from tests.shards import record, shop
+from tests.town import Town
+from tests.visitor import Visitor, playbook
+
+MUG = {"product_id": "mug", "name": "Tazza mug", "price": 18, "quantity": 1}
+
+
+def kept(*people: Person) -> dict[tuple[int, str], bytes]:
+    """A store of these people."""
+    return {(partition_of(routing_key(person.id), PARTITIONS), person.id): codec.encode(person) for person in people}
+
+
+def keys(who: str, *people: Person) -> list[str]:
+    store = kept(*people)
+    return [person.id for person in find(who, lambda partition, key: store.get((partition, key)), PARTITIONS)]
+
+
+def test_an_anonymous_visitor_with_a_cart() -> None:
+    visitor = Visitor(playbook(), country="CA", device="mobile")
+    visitor.does(0, "Page Viewed")
+    visitor.does(1_000, "Product Viewed", **MUG)
+    visitor.does(2_000, "Product Added", **MUG)
+    page = explain(visitor.person, "EUR").splitlines()
+    assert page[0] == "a:x  (anonymous visitor)"
+    assert {
+        "  from            mobile, CA, Europe/Rome",
+        "  visit           since 2023-11-14 22:13:20: 1 pages, 1 products, 1 added to the cart, first visit",
+        "  cart            1 products, 18.00 EUR",
+        "  looked at       Tazza mug",
+        "  did             Product Added: 1 times, last 2023-11-14 22:13:22",
+    } <= set(page)
+    assert page[-1] == "Nothing was decided yet."
+    assert "  cart            1 products, 18.00" in explain(visitor.person, "").splitlines()
+
+
+def test_a_known_customer_who_absorbed_two_browsers_is_found_by_either(tmp_path: Path) -> None:
+    town = Town(tmp_path, STEPS, shop())
+    for n, browser in enumerate(("phone", "laptop")):
+        at = 10_000 * (n + 1)
+        town.feed(record(browser, at=at), record(browser, "Product Viewed", at + 1, properties=MUG),
+                  record(browser, "Identified", at + 2, type="identify", userId="ann")._replace(stream="people"))
+    order = {"order_id": "o1", "revenue": 36, "currency": "EUR"}
+    town.feed(record("laptop", "Order Completed", 30_000, userId="ann", properties=order))
+    for name in ("ann", "u:ann", "phone", "a:phone", "laptop"):
+        (found,) = find(name, town.store.person, PARTITIONS)
+        page = explain(found, "EUR").splitlines()
+        assert page[0] == "u:ann  (known customer)"
+        assert "  also known as   a:phone, a:laptop" in page
+        assert "  did             Product Viewed: 2 times, last 1970-01-01 00:00:20" in page
+        assert "  orders          1, 36.00 EUR net, last 1970-01-01 00:00:30" in page
+
+
+def test_nobody_is_known_by_that_id() -> None:
+    ann, browser, lost = Person("u:ann"), Person("a:x", alias_of="u:ann"), Person("a:y", alias_of="u:gone")
+    assert keys("bob", ann, browser) == []
+    assert keys("a:ann", ann, browser) == []
+    assert keys("u:x", ann, browser) == []
+    assert keys("", ann) == []
+    assert keys("y", ann, lost) == []
+    assert keys("a", Person("a:a", alias_of="a:b"), Person("a:b", alias_of="a:a")) == [], "a ring ends"
+
+
+def test_an_id_may_mean_two_and_its_prefix_says_which() -> None:
+    people = Person("u:x"), Person("a:x")
+    assert keys("x", *people) == ["u:x", "a:x"]
+    assert keys("a:x", *people) == ["a:x"]
+    assert keys("x", Person("u:x"), Person("a:x", alias_of="u:x")) == ["u:x"]
+
+
+def deciding() -> Visitor:
+    """Somebody who is told one thing, spared another, and for whom the third never comes up."""
+    limits = {"limits": {"per_session": 1}}
+    visitor = Visitor(playbook(campaigns={
+        "hello": {"trigger": {"event": "Quiz Finished"}, "when": {"has": {"country": "IT"}}, **limits},
+        "stay": {"trigger": {"exit_intent": True}, "when": {"session": {"pages_at_least": 1}}},
+        "never": {"trigger": {"event": "Order Refunded"}}}))
+    visitor.does(0, "Page Viewed")
+    (send,) = [one for one in visitor.does(1_000, "Quiz Finished") if one.because.trigger != "exit intent"]
+    visitor.does(2_000, "Offer Shown", action_id=send.id, campaign="hello")
+    return visitor
+
+
+def test_why_it_was_shown_or_armed() -> None:
+    visitor = deciding()
+    assert explain(visitor.person, "EUR", "hello").splitlines() == [
+        "Decisions, newest first",
+        '  2023-11-14 22:13:22  shown   hello                     event "Quiz Finished"',
+        "                               because is in IT (IT)",
+        "                               shown 1 times, last 2023-11-14 22:13:22",
+    ]
+    assert explain(visitor.person, "EUR", "stay").splitlines() == [
+        "Decisions, newest first",
+        "  2023-11-14 22:13:20  arm     stay                      exit intent",
+        "                               because at least 1 pages this visit (has 1)",
+    ]
+
+
+def test_a_campaign_that_was_held_and_one_that_never_came_up() -> None:
+    visitor = deciding()
+    visitor.does(3_000, "Quiz Finished")
+    words = explain(visitor.person, "EUR", "hello").splitlines()
+    assert words[1] == "  2023-11-14 22:13:23  hold    hello                     limit: 1 of 1 in this visit"
+    assert explain(visitor.person, "EUR", "never") == (
+        "Nothing was decided about never: there was no occasion on which its conditions held.")
+    whole = explain(visitor.person, "EUR")
+    assert whole.index("hold    hello") < whole.index("arm     stay"), "newest first"
+    assert "never" not in whole
+
+
+def test_what_was_shown_under_another_id_is_not_denied() -> None:
+    ann = Person("u:ann", said={"hello": Said(2, 5_000)})
+    assert explain(ann, "EUR", "hello").splitlines()[1:] == [
+        "  1970-01-01 00:00:05  shown   hello                     why is not known any more",
+        "                               shown 2 times, last 1970-01-01 00:00:05",
+    ]
+
+
+@pytest.mark.parametrize("n", [MOST, MOST + 7])
+def test_the_page_is_bounded(n: int) -> None:
+    ann = Person("u:ann", facets={"u:ann": Facts()}, said={f"c{at}": Said(1, at) for at in range(n)},
+                 decisions={"last": Decision(n, "hold", "limit")})
+    page = explain(ann, "EUR")
+    assert "  last " in page
+    assert page.count("why is not known any more") == MOST - 1
+    assert page.splitlines()[-1] == f"  and {n + 1 - MOST} older ones"

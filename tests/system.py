@@ -141,7 +141,10 @@ class House:
         return SqliteStore(self.folder / "store" / "store.db", self.settings.partitions, read_only=True)
 
     def persons(self) -> dict[str, Person]:
-        store = self.store()
+        try:
+            store = self.store()
+        except StoreError:
+            return {}  # nothing was ever applied
         try:
             rows = [row for p in range(self.settings.partitions) for row in store.persons(p)]
             return {name: codec.decode(value) for name, value in rows}

@@ -28,8 +28,9 @@ def measured() -> list[str]:
     return MEASURED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One Chromium a module: while Playwright is open it keeps an event loop running, which is in the way of others."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:

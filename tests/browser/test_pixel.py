@@ -490,15 +490,20 @@ def leave(page: Page, *heights: int) -> None:
 
 
 def test_leaving_upwards_is_an_exit_intent_once_a_page(page: Page, shop: ShopServer, until: Until) -> None:
+    def leaves() -> list[str]:
+        """The pointer leaves; on a busy machine it may arrive so late that it was slow, and then it leaves again."""
+        leave(page, 300, 200, -5)
+        found: list[str] = page.evaluate("window.exits")
+        return found
+
     page.goto(shop.page())
     page.evaluate(WATCH)
-    leave(page, 300, 200, -5)
+    assert until(page, leaves) == ["pointer"]
     leave(page, 300, 200, -5)
     assert page.evaluate("window.exits") == ["pointer"]
     assert until(page, lambda: shop.tracked("Exit Intent"))[0]["properties"] == {"signal": "pointer"}
     page.evaluate("attimo.page()")
-    leave(page, 300, 200, -5)
-    assert page.evaluate("window.exits") == ["pointer", "pointer"]
+    assert until(page, lambda: leaves()[1:]) == ["pointer"]
 
 
 def test_leaving_sideways_or_slowly_is_none(page: Page, shop: ShopServer) -> None:

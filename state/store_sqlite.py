@@ -31,10 +31,10 @@ CREATE TABLE IF NOT EXISTS dues (
 CREATE INDEX IF NOT EXISTS dues_by_time ON dues (partition, due, person);
 CREATE TABLE IF NOT EXISTS heads (partition INTEGER PRIMARY KEY, head BLOB);
 CREATE TABLE IF NOT EXISTS owners (partition INTEGER PRIMARY KEY, owner TEXT);
-CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT, rows BLOB);
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, owner TEXT, rows BLOB);
 CREATE TABLE IF NOT EXISTS claims (n INTEGER);
 INSERT INTO claims VALUES (0);
-CREATE TABLE IF NOT EXISTS turns (seq INTEGER PRIMARY KEY AUTOINCREMENT, turns BLOB);
+CREATE TABLE IF NOT EXISTS turns (seq INTEGER PRIMARY KEY, turns BLOB);
 CREATE TABLE IF NOT EXISTS kept (kind TEXT, hash TEXT, bytes BLOB, PRIMARY KEY (kind, hash)) WITHOUT ROWID;
 """
 _PERSON = "SELECT bytes FROM persons WHERE partition = ? AND id = ?"
@@ -47,8 +47,8 @@ _UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
 
 _pack = msgspec.msgpack.Encoder().encode
 _rows = msgspec.msgpack.Decoder(list[Row]).decode
-_CHECKPOINT_FORCED = 20_000
-"""Pages of write-ahead log at which the writer checkpoints itself, because the thread does not keep up."""
+_CHECKPOINT_FORCED = 50_000
+"""Pages of write-ahead log at which the writer begins it anew: seldom, because it costs a pause."""
 
 
 class SqliteStore:
@@ -59,7 +59,6 @@ class SqliteStore:
         self._owned: list[int] = []
         self._claims = -1
         self._checkpoints: Checkpoints | None = None
-        self._wal = path.with_name(path.name + "-wal")
         if read_only:
             if not path.exists():
                 raise StoreError(f"there is no store at {path}: has attimo run here?")
@@ -179,13 +178,13 @@ class SqliteStore:
         return found[0] if found else None
 
     def tidy(self, idle: bool) -> None:
-        """Fold the write-ahead log into the file, where the thread that does so has fallen far behind."""
-        try:
-            pages = self._wal.stat().st_size // 4096
-        except FileNotFoundError:
-            return
-        if pages > _CHECKPOINT_FORCED:
-            # RESTART lets the file be written from its start again; it gives way to readers after the busy timeout.
+        """Begin the write-ahead log anew, where it has grown far because the writer was never at rest.
+
+        Most of it has been folded into the file by the thread; what is left takes some milliseconds.
+        """
+        if self._checkpoints is not None and self._checkpoints.pages > _CHECKPOINT_FORCED:
+            self._checkpoints.pages = 0
+            # RESTART gives way to readers after the busy timeout; then it is tried again later.
             self._db.execute("PRAGMA busy_timeout = 0")
             self._db.execute("PRAGMA wal_checkpoint(RESTART)")
             self._db.execute("PRAGMA busy_timeout = 10000")

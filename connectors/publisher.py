@@ -25,6 +25,10 @@ from domain.streams import ACTIONS, PEOPLE
 RETRY = 0.2
 CATCHING_UP = 60_000
 """Milliseconds: a timer that fires later than this was due while nobody was there."""
+LOOK = 1.0
+"""Seconds between two looks whether Redis still has what it was filled with."""
+PATIENCE = 10.0
+"""Seconds that a fill may take."""
 REBUILD = 200_000
 """At most so many of the latest actions are read to fill a Redis that has come back empty."""
 
@@ -40,6 +44,7 @@ class Publisher:
         self._shop = shop
         self._wall = wall
         self._redis = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1)
+        self._marker = f"attimo:{shop}:filled"
         self._waiting: list[Row] = []
         self._retry_at = 0.0
         self._tickets: list[tuple[Ticket, list[int]]] = []
@@ -71,24 +76,20 @@ class Publisher:
 
     def _to_redis(self, rows: list[Row]) -> list[Outgoing]:
         """Publish rows in one MULTI; what is stale is held, and said so to `people`. Rows wait when Redis is away."""
-        now, held = self._wall(), []
+        now, held, going = self._wall(), list[tuple[Row, Send | Arm]](), list[Send | Arm | Disarm]()
+        for row in rows:
+            action = actions.decode(row.body)
+            if isinstance(action, Send | Arm) and action.not_after <= now:
+                held.append((row, action))
+            elif isinstance(action, Send | Arm | Disarm):
+                going.append(action)
         try:
             if not self._filled:
                 self._fill()
-            pipe = self._redis.pipeline(transaction=True)
-            for row in rows:
-                action = actions.decode(row.body)
-                if isinstance(action, Disarm):
-                    pipe.hdel(armed_key(self._shop, action.anonymous_id), action.campaign)
-                elif isinstance(action, Send | Arm):
-                    if action.not_after <= now:
-                        held.append((row, action))
-                        continue
-                else:
-                    continue
-                self._one(pipe, action, now)
-            if len(pipe):
-                pipe.execute()
+            if going and not self._published(going, now):
+                # It came back empty between two messages, and the connection with it: fill it, and say this again.
+                self._fill()
+                self._published(going, now)
         except (redis.RedisError, OSError):
             self._waiting += rows
             self._retry_at = time.monotonic() + RETRY
@@ -107,11 +108,21 @@ class Publisher:
             metrics.STALE.inc(len(held))
         return [_held(row, action) for row, action in held if isinstance(action, Send) and not row.history]
 
+    def _published(self, going: Sequence[Send | Arm | Disarm], now: int) -> bool:
+        """Publish in one MULTI; whether Redis still has what it was filled with."""
+        pipe = self._redis.pipeline(transaction=True)
+        for action in going:
+            self._one(pipe, action, now)
+        pipe.exists(self._marker)
+        return bool(pipe.execute()[-1])
+
     def _one(self, pipe: "redis.client.Pipeline", action: Send | Arm | Disarm, now: int) -> None:
         plain = published(action, self._shop, now)
         text = _encode(plain)
-        if not isinstance(action, Disarm):
-            key = armed_key(self._shop, action.anonymous_id)
+        key = armed_key(self._shop, action.anonymous_id)
+        if isinstance(action, Disarm):
+            pipe.hdel(key, action.campaign)
+        else:
             pipe.hset(key, action.campaign, text)
             pipe.pexpire(key, max(1, action.not_after - now), nx=True)
             pipe.pexpire(key, max(1, action.not_after - now), gt=True)
@@ -119,14 +130,18 @@ class Publisher:
 
     def _fill(self) -> None:
         """Redis is new to us: if it has come back empty, put the armed sets there again, from the log of actions."""
-        if self._redis.set(f"attimo:{self._shop}:filled", self._wall(), nx=True):
+        if not self._redis.exists(self._marker):
             now, latest = self._wall(), dict[tuple[str, str], Send | Arm]()
             places = [(ACTIONS, p) for p in range(self._log.partitions)]
             ends = self._log.ends(places)
             reader = self._log.reader(places, {place: max(-1, end - REBUILD) for place, end in ends.items()})
             try:
-                while found := reader.poll(1000, 0.0):
-                    for record in found:
+                left = {place: end for place, end in ends.items() if end >= 0}
+                until = time.monotonic() + PATIENCE
+                while left and time.monotonic() < until:
+                    for record in reader.poll(1000, 0.1):
+                        if record.offset >= left.get((record.stream, record.partition), record.offset + 1):
+                            del left[record.stream, record.partition]
                         if not record.value.startswith(_ONSITE):
                             continue
                         action = actions.decode(record.value)
@@ -139,19 +154,28 @@ class Publisher:
             pipe = self._redis.pipeline(transaction=False)
             for action in latest.values():
                 key = armed_key(self._shop, action.anonymous_id)
-                pipe.hset(key, action.campaign, _encode(published(action, self._shop, now)))
+                pipe.hsetnx(key, action.campaign, _encode(published(action, self._shop, now)))
                 pipe.pexpire(key, action.not_after - now, nx=True)
                 pipe.pexpire(key, action.not_after - now, gt=True)
-            if latest:
-                pipe.execute()
+            pipe.set(self._marker, now)  # last: a fill that is cut short is done again
+            pipe.execute()
         self._filled = True
 
     def retry(self) -> None:
-        """Try again what waits for Redis; cheap when nothing does."""
-        if self._waiting and time.monotonic() >= self._retry_at:
-            rows, self._waiting = self._waiting, []
+        """Try again what waits for Redis, and see now and then whether it came back empty; cheap most of the time."""
+        moment = time.monotonic()
+        if moment < self._retry_at:
+            return
+        self._retry_at = moment + LOOK
+        rows, self._waiting = self._waiting, []
+        if rows:
             if feedback := self._to_redis(rows):
                 self._log.append(feedback)
+            return
+        try:
+            self._fill()
+        except (redis.RedisError, OSError):
+            self._filled = False
 
     def acknowledged(self) -> list[int]:
         """The commits whose rows have arrived everywhere since the last call; LogError when the log lost one."""

@@ -1,0 +1,179 @@
+"""The publisher: Redis may go away, come back, and come back empty; what was decided arrives, or is held as stale."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from connectors.log_sqlite import SqliteLog
+from connectors.publisher import Publisher
+from domain import action as actions
+from domain.action import Arm, Content, Disarm, Send, armed_key, channel
+from domain.effect import Row
+from domain.record import Record
+from tests.support import redis_binary
+
+pytestmark = pytest.mark.redis
+SHOP = "demo"
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Server:
+    """A Redis that keeps nothing: when it starts again it is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "redis.sock"
+        self.url = f"unix://{self.path}"
+        self.folder = folder
+
+    def start(self) -> None:
+        command = [redis_binary(), "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder),
+                   "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        client = redis.Redis.from_url(self.url)
+        for _ in range(500):
+            try:
+                client.ping()
+                break
+            except redis.RedisError:
+                time.sleep(0.01)
+        client.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteLog]:
+    with SqliteLog(tmp_path / "data") as made:
+        yield made
+
+
+def row(seq: int, action: Send | Arm | Disarm, history: int = 0) -> Row:
+    return Row(seq, action.id, "actions", b"ann", action.at, history, actions.encode(action))
+
+
+def arm(n: int, campaign: str = "exit", lives: int = 60_000) -> Arm:
+    return Arm(id=f"a{n}", at=now(), person="a:ann", anonymous_id="ann", campaign=campaign, format="popup",
+               content=Content(title="Stay"), not_after=now() + lives)
+
+
+def send(n: int, lives: int = 60_000) -> Send:
+    return Send(id=f"s{n}", at=now(), person="a:ann", anonymous_id="ann", campaign=f"now-{n}", format="bar",
+                content=Content(title="Hello"), not_after=now() + lives)
+
+
+def armed(url: str) -> set[str]:
+    client = redis.Redis.from_url(url, decode_responses=True)
+    try:
+        return {str(name) for name in client.hkeys(armed_key(SHOP, "ann"))}
+    finally:
+        client.close()
+
+
+def written(log: SqliteLog, stream: str) -> list[Record]:
+    places = [(stream, p) for p in range(log.partitions)]
+    return [one for place, end in log.ends(places).items() if end >= 0 for one in log.fetch(place, 0, end)]
+
+
+def test_armed_and_published_in_one_go(server: Server, log: SqliteLog) -> None:
+    client = redis.Redis.from_url(server.url)
+    heard = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
+    heard.subscribe(channel(SHOP, "ann"))
+    heard.get_message(timeout=1)
+    publisher = Publisher(log, server.url, SHOP, now)
+    publisher.send([row(1, arm(1)), row(1, send(1)), row(2, Disarm(
+        id="d1", at=now(), person="a:ann", anonymous_id="ann", campaign="exit"))])
+    messages: list[dict[str, str]] = []
+    while len(messages) < 3:
+        if message := heard.get_message(timeout=5):
+            messages.append(json.loads(message["data"]))
+    assert [(one["type"], one["id"]) for one in messages] == [("arm", "a1"), ("send", "s1"), ("disarm", "d1")]
+    assert armed(server.url) == {"now-1"}
+    assert publisher.acknowledged() == [1, 2]
+    assert publisher.pending() == 0
+    assert len(written(log, "actions")) == 3
+    heard.close()
+    client.close()
+    publisher.close()
+
+
+def test_what_waits_while_redis_is_away_goes_out_when_it_is_back(server: Server, log: SqliteLog) -> None:
+    publisher = Publisher(log, server.url, SHOP, now)
+    server.kill()
+    publisher.send([row(1, arm(1)), row(1, send(2, lives=1))])
+    assert publisher.acknowledged() == [], "the log has it, Redis has not"
+    assert publisher.pending() == 2
+    publisher.send([row(2, arm(3, "other"))])
+    server.start()
+    time.sleep(0.25)
+    publisher.retry()
+    assert armed(server.url) == {"exit", "other"}, "what became stale meanwhile is held"
+    assert publisher.acknowledged() == [1, 2]
+    held = [json.loads(record.value) for record in written(log, "people")]
+    assert [(event["event"], event["properties"]["action_id"]) for event in held] == [("Offer Held", "s2")]
+    publisher.close()
+
+
+def test_an_empty_redis_is_filled_from_the_actions(server: Server, log: SqliteLog) -> None:
+    publisher = Publisher(log, server.url, SHOP, now)
+    gone = Disarm(id="d", at=now(), person="a:ann", anonymous_id="ann", campaign="gone")
+    publisher.send([row(1, arm(1)), row(1, arm(2, "gone")), row(1, gone), row(1, arm(3, "brief", lives=200))])
+    assert armed(server.url) == {"exit", "brief"}
+    server.kill()
+    time.sleep(0.25)
+    server.start()
+    publisher.send([row(2, arm(4, "next"))])
+    time.sleep(0.25)
+    publisher.retry()
+    assert armed(server.url) == {"exit", "next"}
+    publisher.close()
+
+
+def test_an_empty_redis_is_filled_though_nothing_is_said(server: Server, log: SqliteLog) -> None:
+    publisher = Publisher(log, server.url, SHOP, now)
+    publisher.send([row(1, arm(1))])
+    server.kill()
+    server.start()
+    for _ in range(100):
+        publisher.retry()
+        if armed(server.url):
+            break
+        time.sleep(0.05)
+    assert armed(server.url) == {"exit"}
+    publisher.close()
+
+
+def test_what_is_stale_is_held_and_recorded_days_are_not_answered(server: Server, log: SqliteLog) -> None:
+    publisher = Publisher(log, server.url, SHOP, now)
+    publisher.send([row(1, send(1, lives=-1)), row(1, send(2, lives=-1), history=1), row(1, arm(3, lives=-1))])
+    assert armed(server.url) == set()
+    assert [json.loads(record.value)["messageId"] for record in written(log, "people")] == ["held-s1"]
+    assert publisher.acknowledged() == [1]
+    publisher.close()
+
+
+def test_a_row_is_sent_once_by_one_publisher(server: Server, log: SqliteLog) -> None:
+    publisher = Publisher(log, server.url, SHOP, now)
+    rows = [row(1, arm(1))]
+    publisher.send(rows)
+    publisher.send(rows)
+    assert len(written(log, "actions")) == 1
+    publisher.close()

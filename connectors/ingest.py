@@ -251,7 +251,7 @@ def _append_history(found: Iterable[_Event], into: _Into) -> None:
             event.body["receivedAt"] = event.body.get("receivedAt") or iso(event.at)
             into.put(event, event.at)
             marked += 1
-    except BaseException:
+    except BaseException:  # passed on
         if begun:  # what was read stays, and shards do not wait for more
             into.mark(b'{"type":"history","ended":true}', None)
         raise

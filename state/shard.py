@@ -132,7 +132,7 @@ class Shard:
                 index = ALL
                 self._seal()
                 break
-            except Exception as bug:
+            except Exception as bug:  # the outermost edge of the steps: kept in `bugs`, told; its record is a reject
                 self.bugs.append(f"{type(bug).__name__}: {bug}")
                 if self._firing and self._firing not in self._poison_timers:
                     self._poison_timers.add(self._firing)

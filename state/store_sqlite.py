@@ -152,7 +152,7 @@ class SqliteStore:
             if batch.turns:
                 db.execute("INSERT INTO turns (turns) VALUES (?)", (_pack(batch.turns),))
             db.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # passed on: whatever ended it, nothing of this batch may stay
             db.execute("ROLLBACK")
             raise
         return first

@@ -1,6 +1,7 @@
 """What tests share: where the reference data is, free ports, a Redis server of one's own."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -25,10 +26,15 @@ def data_path(name: str) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port nobody listens on, below those that systems give to outgoing connections: nobody takes it meanwhile."""
+    while True:
+        port = random.randrange(11_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def redis_binary() -> str:

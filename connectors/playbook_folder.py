@@ -4,6 +4,9 @@
       shop.toml
       segments/NAME.toml
       campaigns/NAME.toml
+      workflows/NAME.toml
+      coupons/NAME.toml
+      codes/NAME.txt
       templates/NAME.liquid
 
 A folder is taken only when nothing is wrong with it and nothing changed while it was read. A broken one leaves the
@@ -23,10 +26,12 @@ import structlog
 
 from domain.campaign import Campaign
 from domain.check import findings
+from domain.coupon import Pool
 from domain.playbook import Playbook, encode, hash_of
 from domain.problem import PlaybookError, Problem, convert, line_of
 from domain.segment import Segment
 from domain.shop import Shop
+from domain.workflow import Workflow
 
 LARGEST_FILE = 256 * 1024
 MOST_FILES = 20_000
@@ -34,8 +39,8 @@ MOST_FILES = 20_000
 
 logger = structlog.get_logger()
 
-_PARTS: dict[str, type[msgspec.Struct]] = {"segments": Segment, "campaigns": Campaign}
-_NOT_YET = ("workflows",)
+_PARTS: dict[str, type[msgspec.Struct]] = {
+    "segments": Segment, "campaigns": Campaign, "workflows": Workflow, "coupons": Pool}
 Files = dict[str, bytes]
 Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -83,6 +88,7 @@ def signature(folder: Path) -> Signature:
 
 def _stats(folder: Path) -> Iterator[tuple[str, int, int, int]]:
     for name, suffix in (("", ".toml"), ("segments", ".toml"), ("campaigns", ".toml"), ("workflows", ".toml"),
+                         ("coupons", ".toml"), ("codes", ".txt"),
                          ("templates", ".liquid")):
         try:
             with os.scandir(folder / name) as entries:
@@ -99,7 +105,7 @@ def parse(files: Files) -> Playbook:
     """A playbook from its files. PlaybookError with everything that is wrong with them."""
     reading = _Reading(files)
     shop = reading.toml("shop.toml", Shop) if "shop.toml" in files else Shop()
-    parts: dict[str, list[Any]] = {"segments": [], "campaigns": []}
+    parts: dict[str, list[Any]] = {part: [] for part in _PARTS}
     templates: dict[str, str] = {}
     for path in sorted(files):
         folder, _, name = path.rpartition("/")
@@ -109,11 +115,12 @@ def parse(files: Files) -> Playbook:
                 parts[folder].append(found)
         elif folder == "templates":
             templates[name] = reading.text(path)
-        elif folder in _NOT_YET:
-            reading.problems.append(Problem(path, 0, "", f"{folder} are not possible yet"))
+        elif folder == "codes":
+            continue
         elif not folder and name != "shop.toml":
             reading.problems.append(Problem(path, 0, "", "has no meaning here: did you mean segments/ or campaigns/?"))
-    playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates)
+    playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates,
+                        tuple(parts["workflows"]), tuple(parts["coupons"]))
     broken = [path[9:-5] for path in files if path.startswith("segments/")]
     reading.problems += [reading.problem(*found) for found in findings(playbook, broken)]
     if reading.problems:

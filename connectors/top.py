@@ -20,7 +20,7 @@ from rich.text import Text
 from connectors import metrics
 from connectors.log import Log, Reader
 from domain import action as actions
-from domain.action import Action, Disarm, Hold, Move
+from domain.action import Action, CouponNews, Move, Progress, subject
 from domain.settings import Settings
 from domain.streams import ACTIONS
 
@@ -118,8 +118,9 @@ def sentence(action: Action) -> tuple[str, str, str]:
     said = "; ".join(part for part in (because.reason, because.detail, because.trigger, *because.held) if part)
     if isinstance(action, Move):
         return ("enters" if action.entered else "leaves"), action.segment, said
-    kind = "disarm" if isinstance(action, Disarm) else "hold" if isinstance(action, Hold) else type(action).__name__
-    return kind.lower(), action.campaign, said
+    if isinstance(action, (Progress, CouponNews)):
+        return action.what, subject(action), said
+    return type(action).__name__.lower(), action.campaign, said
 
 
 def milliseconds(seconds: float | None) -> str:

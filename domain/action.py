@@ -1,7 +1,8 @@
 """Actions: what was decided for one person, and why. `docs/actions.md` documents the JSON.
 
 `Send` shows now; `Arm` waits in the browser for its trigger; `Disarm` takes an arm (or a send not yet shown)
-back; `Hold` is a decision to stay silent, with its reason. `Move` says that a person entered or left a segment.
+back; `Hold` is a decision to stay silent, with its reason. `Move` says that a person entered or left a segment,
+`Progress` how far they are in a workflow, `CouponNews` what became of a coupon.
 
 >>> encode(Disarm(id="clicks-1-2-choose_actions-0", at=5, person="a:x", anonymous_id="x", campaign="exit"))[:36]
 b'{"type":"disarm","id":"clicks-1-2-ch'
@@ -24,6 +25,23 @@ class Because(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str = ""
     variant: str = ""
     propensity: float = 1.0
+    workflow: str = ""
+
+
+class Discount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a coupon is worth, for a page that shows the price with it: `amount` and `min_value` in major units.
+
+    `products` names the products it is for (none: all); `expires_at` is in ms since 1970.
+    """
+
+    code: str
+    percent: float = 0.0
+    amount: float = 0.0
+    currency: str = ""
+    free_shipping: bool = False
+    min_value: float = 0.0
+    products: tuple[str, ...] = ()
+    expires_at: int = 0
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,7 +67,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
 
 
 class Send(Base, frozen=True, kw_only=True, omit_defaults=True, tag="send"):
-    """Show this now, unless it is later than `not_after`."""
+    """Show this now, unless it is later than `not_after`. `slot` is the element it fills (a CSS selector)."""
 
     campaign: str
     format: str
@@ -57,6 +75,8 @@ class Send(Base, frozen=True, kw_only=True, omit_defaults=True, tag="send"):
     not_after: int
     priority: int = 0
     disarm_on: tuple[str, ...] = ()
+    slot: str = ""
+    discount: Discount | None = None
 
 
 class Arm(Base, frozen=True, kw_only=True, omit_defaults=True, tag="arm"):
@@ -69,6 +89,7 @@ class Arm(Base, frozen=True, kw_only=True, omit_defaults=True, tag="arm"):
     trigger: str = "exit_intent"
     priority: int = 0
     disarm_on: tuple[str, ...] = ()
+    discount: Discount | None = None
 
 
 class Disarm(Base, frozen=True, kw_only=True, omit_defaults=True, tag="disarm"):
@@ -90,7 +111,38 @@ class Move(Base, frozen=True, kw_only=True, omit_defaults=True, tag="move"):
     entered: bool
 
 
-Action = Send | Arm | Disarm | Hold | Move
+class Progress(Base, frozen=True, kw_only=True, omit_defaults=True, tag="progress"):
+    """A person entered a workflow, came to a step, or left it: `what` is entered, step, goal, left, finished."""
+
+    workflow: str
+    version: str
+    what: str
+    step: str = ""
+
+
+class CouponNews(Base, frozen=True, kw_only=True, omit_defaults=True, tag="coupon"):
+    """What became of a coupon: `what` is reserved, redeemed, expired, released."""
+
+    pool: str
+    code: str
+    what: str
+    campaign: str = ""
+
+
+Action = Send | Arm | Disarm | Hold | Move | Progress | CouponNews
+
+def subject(action: Action) -> str:
+    """What an action is about: its campaign, segment, workflow or pool of coupons.
+
+    >>> subject(Disarm(id="i", at=5, person="u:ann", campaign="exit"))
+    'exit'
+    """
+    if isinstance(action, Move):
+        return action.segment
+    if isinstance(action, Progress):
+        return action.workflow
+    return action.pool if isinstance(action, CouponNews) else action.campaign
+
 
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode

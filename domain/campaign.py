@@ -11,36 +11,21 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from domain.condition import EVERYONE, Condition, Text, Values
+from domain.condition import EVERYONE, Condition, Share, Text, Values
+from domain.content import DEVICES, Content, Device, Words
 from domain.duration import Duration
-from domain.segment import Name
+from domain.trigger import KINDS, Name, Trigger
 
-Device = Literal["desktop", "mobile", "tablet"]
+__all__ = ["DEVICES", "KINDS", "Campaign", "Content", "Device", "Goal", "Limits", "Trigger", "Variant", "Words"]
+
+ON_SITE = ("popup", "banner", "bar", "slot")
+OFF_SITE = ("email", "sms", "push", "chat", "webhook", "file")
+Format = Literal["popup", "banner", "bar", "slot", "email", "sms", "push", "chat", "webhook", "file"]
 Times = Annotated[int, Meta(ge=1, le=1_000_000)]
-
-
-class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The occasion: exactly one of `event`, `segment`, `exit_intent`, `seconds_on_site`."""
-
-    event: Annotated[Text | None, Meta(description="this event happens")] = None
-    properties: Annotated[Values, Meta(description="and its properties have these values (only with `event`)")] = {}
-    segment: Annotated[Name | None, Meta(description="the person enters this segment")] = None
-    exit_intent: Annotated[
-        bool, Meta(description="they are about to leave; decided ahead, shown by the browser with no delay")
-    ] = False
-    seconds_on_site: Annotated[
-        Annotated[int, Meta(ge=1, le=86_400)] | None,
-        Meta(description="the visit is this old: at that second, or as soon after as `when` holds; once a visit"),
-    ] = None
-
-    @property
-    def kind(self) -> str:
-        """Which one it is; empty unless exactly one is given."""
-        given = [name for name in KINDS if getattr(self, name)]
-        return given[0] if len(given) == 1 else ""
-
-
-KINDS = ("event", "segment", "exit_intent", "seconds_on_site")
+Moment = Annotated[
+    str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}( \d{2}:\d{2})?$", description='a day or a minute: "2026-12-01", '
+             '"2026-12-01 09:00"')
+]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,72 +33,80 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     per_session: Annotated[Times, Meta(description="in one visit")] = 1
     per_day: Annotated[Times | None, Meta(description="in one day of the person's time zone")] = None
+    per_week: Annotated[
+        Times | None, Meta(description="in the last seven days of the person's time zone, today included")] = None
     total: Annotated[Times | None, Meta(description="ever")] = None
+    every: Annotated[Duration | None, Meta(description="the least time between two of them")] = None
 
 
-class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is shown. All of it is Liquid: `{{ product.name }}`, `{{ cart.value | money }}`."""
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One side of an experiment. What its words leave out is as in the campaign's `content`."""
 
-    title: Annotated[str, Meta(max_length=1_000, description="the heading, plain text")] = ""
-    body: Annotated[str, Meta(max_length=50_000, description="simple HTML")] = ""
-    template: Annotated[str, Meta(max_length=200, description="or a file in templates/, such as `exit.liquid`")] = ""
-    button: Annotated[str, Meta(max_length=1_000, description="what the button says")] = ""
-    url: Annotated[str, Meta(max_length=2_000, description="where it leads: a path, or http(s)")] = ""
-    image_url: Annotated[str, Meta(max_length=2_000, description="a picture: a path, or http(s)")] = ""
-    coupon: Annotated[str, Meta(max_length=200, description="a code to show")] = ""
+    share: Annotated[
+        Annotated[float, Meta(gt=0, le=1_000)], Meta(description="its weight beside the other variants'")] = 1.0
+    content: Annotated[Content | None, Meta(description="its own words; left out: the campaign's")] = None
 
 
-class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The words, and other words for a device. What a device leaves out is as in `default`."""
+class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What it is for, so that it can be told whether it works."""
 
-    default: Annotated[Words, Meta(description="for everybody")]
-    desktop: Annotated[Words | None, Meta(description="on a computer")] = None
-    mobile: Annotated[Words | None, Meta(description="on a phone")] = None
-    tablet: Annotated[Words | None, Meta(description="on a tablet")] = None
-
-    def variant(self, device: str) -> str:
-        """The name of the words for a device."""
-        return device if device in DEVICES and getattr(self, device) is not None else "default"
-
-    def words(self, variant: str) -> Words:
-        """The words of a variant, with what it leaves out taken from `default`.
-
-        >>> content = Content(default=Words(title="Hello", body="<p>x</p>"), mobile=Words(template="short.liquid"))
-        >>> content.words("mobile")
-        Words(title='Hello', body='', template='short.liquid', button='', url='', image_url='', coupon='')
-        """
-        own: Words | None = getattr(self, variant)
-        if own is None or variant == "default":
-            return self.default
-        merged = {name: getattr(own, name) or getattr(self.default, name) for name in Words.__struct_fields__}
-        if own.body or own.template:
-            merged.update(body=own.body, template=own.template)
-        return Words(**merged)
-
-
-DEVICES = ("desktop", "mobile", "tablet")
+    event: Annotated[Text, Meta(description="the event that is hoped for")] = "Order Completed"
+    where: Annotated[Values, Meta(description="with these properties")] = {}
+    within: Annotated[Duration, Meta(description="this soon after it was shown (or held out)")] = "7d"
+    value: Annotated[
+        str, Meta(max_length=64, description="the property that says what it is worth; a number, or an amount")] = ""
 
 
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One standing offer."""
+    """One standing offer, on the site or by message."""
 
     name: Name
-    format: Annotated[Literal["popup", "banner", "bar"], Meta(description="how it looks")]
+    format: Annotated[Format, Meta(description="how it looks, or the channel it goes through")]
     trigger: Annotated[Trigger, Meta(description="on what occasion")]
     content: Annotated[Content, Meta(description="in which words")]
     description: Annotated[str, Meta(max_length=2_000, description="what it is for, in your words")] = ""
+    slot: Annotated[
+        str,
+        Meta(max_length=200, description="with format = \"slot\": the element that it fills, as a CSS selector "
+             "(`#hero`)")
+    ] = ""
     when: Annotated[Condition, Meta(description="to whom; left out: everyone")] = EVERYONE
+    unless: Annotated[Condition | None, Meta(description="but not to whom this is true of")] = None
     priority: Annotated[
         int, Meta(ge=-1_000_000, le=1_000_000, description="of several for the same place, the highest is shown")
     ] = 0
+    group: Annotated[
+        Name | None,
+        Meta(description="a group of shop.toml: at one moment one of the group wins, and they share its limits")
+    ] = None
     limits: Annotated[Limits, Meta(description="how often at most")] = Limits()
     purpose: Annotated[
         Text, Meta(description="the consent it needs; `service` needs none (an order confirmation, say)")
     ] = "marketing"
+    urgent: Annotated[bool, Meta(description="may go out in quiet hours too (messages)")] = False
+    start: Annotated[Moment | None, Meta(description="not before, in the shop's time zone")] = None
+    end: Annotated[Moment | None, Meta(description="not from then on, in the shop's time zone")] = None
+    holdout: Annotated[
+        Share, Meta(description="the share of people who never get it, so that its effect can be told")] = 0.0
+    variants: Annotated[
+        dict[Name, Variant],
+        Meta(max_length=20, description="an experiment: each person always gets the same one")] = {}
+    goal: Annotated[Goal | None, Meta(description="what it is for")] = None
+    coupon: Annotated[
+        Name | None,
+        Meta(description="a coupon of this pool is reserved for the person; `{{ coupon.code }}` in the words. "
+             "A coupon of it that they hold already is used again"),
+    ] = None
     valid_for: Annotated[
         Duration | None,
-        Meta(description="how long it may be shown after it was decided; left out: 30s, and 30m on exit intent"),
+        Meta(description="how long it may be shown (or sent) after it was decided; left out: 30s, 30m on exit "
+             "intent, 1d for messages"),
     ] = None
     disarm_on: Annotated[
         tuple[Text, ...], Meta(max_length=20, description="events that take it back while it was not shown yet")
     ] = ()
+
+    @property
+    def on_site(self) -> bool:
+        """Whether a browser shows it; else a channel sends it."""
+        return self.format in ON_SITE

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from domain import action, letter, outcome, reject
-from domain.streams import ACTIONS, LETTERS, OUTCOMES, REJECTS
+from domain import action, letter, message, outcome, reject
+from domain.streams import ACTIONS, LETTERS, MESSAGES, OUTCOMES, REJECTS
 
-Effect = action.Action | letter.Letter | outcome.Outcome | reject.Reject
+Effect = action.Action | letter.Letter | message.Message | outcome.Outcome | reject.Reject
 """An effect is a noun that has a stream; its `id` is (stream, partition, offset, step, n) for a record and
 (person, timer, due, step, n) for a timer."""
 
@@ -22,6 +22,8 @@ def stream_of(effect: Effect) -> str:
         return OUTCOMES
     if isinstance(effect, reject.Reject):
         return REJECTS
+    if isinstance(effect, message.Message):
+        return MESSAGES
     return ACTIONS
 
 

@@ -23,7 +23,7 @@ CALL_EVENTS: Final = ("Page Viewed", "Screen Viewed", "Identified", "Grouped", "
 
 OUR_EVENTS: Final = (
     "Exit Intent", "Offer Shown", "Offer Clicked", "Offer Dismissed", "Offer Held", "Consent Updated", "Signed Out",
-    "Message Delivered", "Message Opened", "Message Clicked", "Message Bounced", "Unsubscribed",
+    "Message Delivered", "Message Opened", "Message Clicked", "Message Bounced", "Message Held", "Unsubscribed",
 )
 """What attimo adds."""
 

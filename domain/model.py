@@ -25,6 +25,7 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
     """A logistic model over standardised features: p = sigmoid(intercept + sum weight * (x - mean) / scale).
 
     `version` counts publications; `hash` is of the numbers alone. A feature that is missing counts as 0.
+    A model of the kind "rfm" has no weights but `cuts`: where the classes of recency (ms), frequency and money begin.
 
     >>> Model(kind="propensity", version=1, hash="h", weights={"pages": 1.0}, means={"pages": 3.0},
     ...     scales={"pages": 2.0}, intercept=0.0).predict({"pages": 3.0})
@@ -39,6 +40,7 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
     scales: dict[str, float] = {}
     intercept: float = 0.0
     quality: Quality = Quality()
+    cuts: dict[str, tuple[float, ...]] = {}
     at: int = 0
     v: int = 1
 

@@ -8,6 +8,10 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `features` are plain numbers taken at `taken_at` (ms), `label` became known at `at`. `score` is what the live
     model said when the features were taken (None without a model).
+
+    Kinds: `propensity` (a visit: did it end in an order?), `goal` (a campaign that was shown or held out: was its goal
+    reached in time, with what `value`; `variant` and its `propensity` as decided, `holdout` is a variant), `rfm` (an
+    order: what it changed in the population, see `state/rfm.py`).
     """
 
     kind: str
@@ -19,6 +23,11 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     features: dict[str, float]
     score: float | None = None
     model: str = ""
+    campaign: str = ""
+    variant: str = ""
+    propensity: float = 1.0
+    value: float = 0.0
+    action_id: str = ""
     v: int = 1
 
 

@@ -12,17 +12,25 @@ from hashlib import sha256
 import msgspec
 
 from domain.campaign import Campaign
+from domain.coupon import Pool
 from domain.segment import Segment
 from domain.shop import Shop
+from domain.workflow import Workflow
 
 
 class Playbook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Everything in one shop folder. `templates` holds the Liquid files by their name inside templates/."""
+    """Everything in one shop folder. `templates` holds the Liquid files by their name inside templates/.
+
+    `past` holds earlier versions of workflows that somebody may still be in: who began one finishes it.
+    """
 
     shop: Shop = Shop()
     segments: tuple[Segment, ...] = ()
     campaigns: tuple[Campaign, ...] = ()
     templates: dict[str, str] = {}
+    workflows: tuple[Workflow, ...] = ()
+    coupons: tuple[Pool, ...] = ()
+    past: tuple[Workflow, ...] = ()
     v: int = 1
 
 

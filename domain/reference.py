@@ -12,13 +12,31 @@ from typing import Any
 
 import msgspec
 
-from domain.campaign import Campaign, Content, Limits, Trigger, Words
-from domain.condition import Condition, Did, Has, InCart, InSession, Orders, Score
+from domain.campaign import Campaign, Content, Goal, Limits, Trigger, Variant, Words
+from domain.condition import (
+    Condition,
+    Did,
+    Filter,
+    Funnel,
+    Has,
+    Holds,
+    InCart,
+    InSession,
+    Orders,
+    Rfm,
+    Score,
+    Sequence,
+    Sum,
+    WasSaid,
+)
+from domain.coupon import Pool
 from domain.event_names import CALL_EVENTS, OUR_EVENTS, SHOP_EVENTS
 from domain.problem import metas, unwrapped
 from domain.segment import Segment
-from domain.shop import Consent, Shop, ShopLimits
+from domain.shop import Consent, Group, Pressure, QuietHours, RfmCuts, Shop, ShopLimits, Stage
 from domain.template import TAGS, VARIABLES
+from domain.trigger import Occasion
+from domain.workflow import Step, WaitFor, WaitUntil, Way, Workflow
 
 HEAD = """# The playbook
 
@@ -107,15 +125,22 @@ REASONS = {
 }
 
 PARTS: tuple[tuple[str, str, tuple[type[msgspec.Struct], ...]], ...] = (
-    ("shop.toml", "", (Shop, ShopLimits, Consent)),
-    ("segments/NAME.toml", "", (Segment,)),
+    ("shop.toml", "", (Shop, ShopLimits, Pressure, Group, QuietHours, Consent, Stage, RfmCuts)),
+    ("segments/NAME.toml", "", (Segment, Occasion)),
     ("Conditions", "The same language stands behind `when` everywhere.",
-     (Condition, Did, Has, InSession, InCart, Orders, Score)),
-    ("campaigns/NAME.toml", "", (Campaign, Trigger, Limits, Content, Words)),
+     (Condition, Did, Sum, Filter, Sequence, Has, InSession, InCart, Orders, Rfm, Funnel, Score, Holds, WasSaid)),
+    ("campaigns/NAME.toml", "", (Campaign, Trigger, Limits, Variant, Goal, Content, Words)),
+    ("workflows/NAME.toml", "", (Workflow, Step, WaitUntil, WaitFor, Way)),
+    ("coupons/NAME.toml", "", (Pool,)),
 )
 
 _WHERE = {
     ShopLimits: "[limits]", Consent: "[consent]", Did: "did, did_not", Has: "has", InSession: "session",
+    Pressure: "[pressure]", Group: "[groups.NAME]", QuietHours: "[quiet_hours]", Stage: "[[funnel]]", RfmCuts: "[rfm]",
+    Occasion: "enter_on, leave_on, enters", Sum: "sum", Filter: "a value in `where`, `properties`, `trait`",
+    Sequence: "sequence", Rfm: "rfm", Funnel: "funnel", Holds: "holds_coupon", WasSaid: "was_said",
+    Variant: "[variants.NAME]", Goal: "[goal]", Step: "[[steps]]", WaitUntil: "wait_until", WaitFor: "wait_for",
+    Way: "branch",
     InCart: "cart", Orders: "orders", Score: "score", Trigger: "[trigger]", Limits: "[limits]", Content: "[content]",
     Words: "[content.default], [content.mobile], …",
 }
@@ -144,7 +169,7 @@ def schema() -> dict[str, Any]:
     >>> schema()["segment"]["properties"]["when"]["$ref"]
     '#/$defs/Condition'
     """
-    return {kind.__name__.lower(): _one(kind) for kind in (Shop, Segment, Campaign)}
+    return {kind.__name__.lower(): _one(kind) for kind in (Shop, Segment, Campaign, Workflow, Pool)}
 
 
 def _one(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from domain.condition import Text
+from domain.condition import Condition, Share, Text
 from domain.duration import Duration
+from domain.trigger import Name
+from domain.workflow import Clock
 
 Answer = Literal["granted", "denied"]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description='an ISO 4217 code such as "EUR"')]
 Times = Annotated[int, Meta(ge=1, le=1_000)]
+Weight = Annotated[float, Meta(ge=0, le=1_000)]
 
 
 class ShopLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -23,6 +26,69 @@ class ShopLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     per_session: Annotated[Times, Meta(description="in one visit")] = 3
     per_day: Annotated[Times, Meta(description="in one day of the person's time zone")] = 6
     cooldown: Annotated[Duration, Meta(description="the least time between two popups")] = "0s"
+
+
+class Pressure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One budget per person over everything we say, on the site and off it. Each channel weighs; what is not "
+             "shown does not.
+
+    Campaigns of the purpose `service` count and are never held back by it.
+    """
+
+    per_day: Annotated[Weight | None, Meta(description="points in one day of the person's time zone")] = None
+    per_week: Annotated[
+        Weight | None,
+        Meta(description="points in the last seven days of the person's time zone, today included")] = None
+    weights: Annotated[
+        dict[str, Weight],
+        Meta(max_length=20, description="points by format: { popup = 1, email = 3 }; left out: on site 1, slots "
+             "0, messages 3"),
+    ] = {}
+
+
+class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Campaigns that belong together: at one moment one of them wins, and they share these limits."""
+
+    per_session: Annotated[Times | None, Meta(description="of the whole group in one visit")] = None
+    per_day: Annotated[Times | None, Meta(description="in one day of the person's time zone")] = None
+    per_week: Annotated[
+        Times | None, Meta(description="in the last seven days of the person's time zone, today included")] = None
+
+
+class QuietHours(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When nobody is written to, in the person's time zone. A message that falls into it waits for its end."""
+
+    begin: Annotated[Clock, Meta(description='"21:00"')] = "21:00"
+    end: Annotated[Clock, Meta(description='"08:00"')] = "08:00"
+    channels: Annotated[
+        tuple[str, ...], Meta(max_length=10, description="only for these channels; left out: for all messages")] = ()
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One stage of the funnel, a segment of its own: `funnel_NAME`."""
+
+    name: Name
+    when: Annotated[Condition, Meta(description="who has come this far")]
+    description: Annotated[str, Meta(max_length=2_000, description="in your words")] = ""
+
+
+Cuts = tuple[Annotated[float, Meta(ge=0, le=1e12)], Annotated[float, Meta(ge=0, le=1e12)],
+             Annotated[float, Meta(ge=0, le=1e12)], Annotated[float, Meta(ge=0, le=1e12)]]
+
+
+class RfmCuts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the five classes of recency, frequency and money begin. `learned` lets them move with your customers."""
+
+    learned: Annotated[
+        bool,
+        Meta(description="fifths of all customers, learned as they order; until there are 100, the cuts below")] = False
+    recency: Annotated[
+        tuple[Duration, Duration, Duration, Duration],
+        Meta(description="the last order is less than this long ago: class 5, 4, 3, 2; else 1")
+    ] = ("30d", "90d", "180d", "365d")
+    frequency: Annotated[Cuts, Meta(description="at least so many orders: class 2, 3, 4, 5; else 1")] = (2, 3, 5, 10)
+    money: Annotated[
+        Cuts, Meta(description="orders worth at least this: class 2, 3, 4, 5; else 1")] = (50, 100, 250, 500)
 
 
 class Consent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -52,6 +118,17 @@ class Shop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     ] = {}
     limits: Annotated[ShopLimits, Meta(description="how much one person is to see")] = ShopLimits()
     consent: Annotated[Consent, Meta(description="what holds until somebody answers")] = Consent()
+    pressure: Annotated[Pressure, Meta(description="one budget over everything, on the site and off it")] = Pressure()
+    groups: Annotated[
+        dict[Name, Group],
+        Meta(max_length=100, description="groups of campaigns, and what they share: [groups.discounts]")] = {}
+    quiet_hours: Annotated[
+        QuietHours | None, Meta(description="when nobody is written to; left out: no such hours")] = None
+    holdout: Annotated[Share, Meta(description="the share of people to whom nothing is said but `service`, "
+                                   "so that the effect of everything together can be told")] = 0.0
+    funnel: Annotated[
+        tuple[Stage, ...], Meta(max_length=20, description="the stages of your funnel, the first one first")] = ()
+    rfm: Annotated[RfmCuts | None, Meta(description="recency, frequency, money; left out: nobody has a cell")] = None
     events: Annotated[
         tuple[Text, ...], Meta(max_length=500, description="names of events of your own, so that a slip is noticed")
     ] = ()

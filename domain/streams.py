@@ -46,7 +46,7 @@ _PURCHASE_EVENTS: Final = frozenset({
 })
 _PEOPLE_EVENTS: Final = frozenset({
     "Consent Updated", "Message Delivered", "Message Opened", "Message Clicked", "Message Bounced",
-    "Unsubscribed", "Offer Held", "Signed Out",
+    "Message Held", "Unsubscribed", "Offer Held", "Signed Out",
 })
 _PEOPLE_CALLS: Final = frozenset({"identify", "alias", "group"})
 

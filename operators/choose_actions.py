@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from domain.effect import Effect
-from domain.event import Event, Page, Screen, Track
 from domain.letter import Letter
 from operators.arm_ahead import arm_ahead, forget
 from state.audience import NEVER, Audience, audience_of, lost
 from state.context import Context, Due, Happening
-from state.leaves import typed
 from state.limits import Proposal
 from state.person import Facts, Person, Session
-from state.rules import CampaignRule
 from state.view import known
 
 SECONDS_TIMER = "seconds:"
@@ -34,7 +31,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     facts = known(person)
     if not isinstance(event, (Due, Letter)) and event.name in rules.on_event:
         for rule in rules.on_event[event.name]:
-            if _matches(rule, event) and rule.holds(person, facts, context.now):
+            if rule.matches(event) and rule.holds(person, facts, context.now):
                 context.proposals.append(Proposal(rule))
     for move in context.moves:
         if move.entered:
@@ -58,20 +55,6 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     elif person.armed:
         return forget(person, context)
     return ()
-
-
-def _matches(rule: CampaignRule, event: Event) -> bool:
-    """Whether the event's properties are those the trigger names."""
-    if not rule.properties:
-        return True
-    found = event.properties if isinstance(event, (Track, Page, Screen)) else {}
-    for name, wanted in rule.properties:
-        value = found.get(name)
-        if value is None and name == "category" and isinstance(event, (Page, Screen)):
-            value = event.category
-        if not isinstance(value, (str, int, float, bool)) or typed(value) not in wanted:
-            return False
-    return True
 
 
 def _count_seconds(person: Person, facts: Facts, session: Session, audience: Audience, event: Happening,

@@ -1,7 +1,7 @@
 """What a step is given besides the person and the event, and what may happen to a person."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -11,6 +11,7 @@ from domain.effect import Effect
 from domain.event import Event
 from domain.letter import Letter
 from domain.model import Model
+from domain.streams import PARTITIONS
 from state.person import Person
 from state.rules import Rules
 
@@ -31,6 +32,10 @@ class Due(msgspec.Struct, frozen=True):
 Happening = Event | Due | Letter
 
 
+def _nobody(key: str) -> Person:
+    raise LookupError(f"no shard is here to ask for {key}")
+
+
 class Context:
     """The circumstances of one happening, the same for every step.
 
@@ -39,11 +44,13 @@ class Context:
     next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true while
     recorded days are being read. `changed` are the needs of conditions that this happening may have changed
     (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
-    first.
+    first. `neighbour` gives another person of the same shard, to be changed like the one at hand (a desk that hands out
+    coupons, say; whoever is asked for must live in this partition of `partitions`). `quintiles` is the learned model of
+    kind "rfm". `secret` is the shop's secret: codes are derived from it.
     """
 
-    __slots__ = ("_counts", "changed", "event_time", "history", "letters", "model", "moves", "now", "offset", "origin",
-                 "partition", "proposals", "rules", "stream")
+    __slots__ = ("_counts", "changed", "event_time", "history", "letters", "model", "moves", "neighbour", "now",
+                 "offset", "origin", "partition", "partitions", "proposals", "quintiles", "rules", "secret", "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -59,6 +66,10 @@ class Context:
         self.changed: list[str] | None = None
         self.moves: list[Move] = []
         self.proposals: list[Any] = []
+        self.quintiles: Model | None = None
+        self.secret = b""
+        self.partitions = PARTITIONS
+        self.neighbour: Callable[[str], Person] = _nobody
         self._counts: Counter[str] = Counter()
 
     def begin(self, origin: str, now: int, event_time: int) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from domain.condition import Did, Has, InCart, InSession, Orders, Score, Value
+from domain.condition import Did, Filter, Has, InCart, InSession, Orders, Score, Value
 from domain.duration import parse, say
 from domain.money import to_major, to_minor
 from domain.shop import Shop
+from state import properties
 from state.person import Cart, Facts, Person
+from state.properties import accepts
 
 Test = Callable[[Person, Facts, int], bool]
 Words = Callable[[Person, Facts, int], str]
@@ -113,7 +115,7 @@ def has(part: Has, shop: Shop) -> list[Leaf]:
             return any(granted(f, purpose, shop) for purpose in purposes)
 
         found.append(Leaf(agreed, lambda p, f, now: f"agreed to {_or(purposes)}", "person"))
-    found += [_trait(name, value if isinstance(value, tuple) else (value,)) for name, value in part.trait.items()]
+    found += [_trait(name, value) for name, value in part.trait.items()]
     return found
 
 
@@ -138,23 +140,18 @@ def _among(field: str, wanted: frozenset[str], verb: str) -> Leaf:
                 lambda p, f, now: f"{verb} {named} ({value(p, f) or 'not known'})", "about")
 
 
-def _trait(name: str, wanted: tuple[Value, ...]) -> Leaf:
-    values = frozenset(typed(value) for value in wanted)
-    named = _or(str(value).lower() if isinstance(value, bool) else str(value) for value in wanted)
+def _trait(name: str, wanted: Value | tuple[Value, ...] | Filter) -> Leaf:
+    accepted = accepts(wanted)
+    said = properties.words({name: wanted})
 
     def test(p: Person, f: Facts, now: int) -> bool:
         trait = f.traits.get(name)
-        return trait is not None and trait.value is not None and typed(trait.value) in values
+        return accepted(None if trait is None else trait.value)
 
     def words(p: Person, f: Facts, now: int) -> str:
-        return f"{name} is {named} ({'as it is' if test(p, f, now) else 'not so' if name in f.traits else 'not known'})"
+        return f"{said} ({'as it is' if test(p, f, now) else 'not so' if name in f.traits else 'not known'})"
 
     return Leaf(test, words, "person")
-
-
-def typed(value: Value) -> tuple[str, Value]:
-    """Text, numbers and yes/no never equal each other: 1 is not true, "1" is not 1."""
-    return ("yes" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"), value
 
 
 def session(part: InSession) -> list[Leaf]:

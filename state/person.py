@@ -11,6 +11,70 @@ in size (the limits stand beside the fields). All times are ms since 1970, all m
 
 import msgspec
 
+from state.dealings import (
+    Armed,
+    Been,
+    Coupon,
+    Decision,
+    Hope,
+    Link,
+    Mail,
+    Reserved,
+    Run,
+    Said,
+    Written,
+)
+
+__all__ = [
+    "MAX_ASSIGNED",
+    "MAX_BEEN",
+    "MAX_CART_ITEMS",
+    "MAX_CATEGORIES",
+    "MAX_CONSENT",
+    "MAX_COUNTS",
+    "MAX_COUPONS",
+    "MAX_FACETS",
+    "MAX_HOPES",
+    "MAX_OLDER_ORDERS",
+    "MAX_ORDERS",
+    "MAX_PRODUCTS",
+    "MAX_RUNS",
+    "MAX_SEARCHES",
+    "MAX_SEEN",
+    "MAX_TAGS",
+    "MAX_TEXT",
+    "MAX_TIMES",
+    "MAX_TRACES",
+    "MAX_TRAITS",
+    "MAX_WRITTEN",
+    "SEEN_FOR",
+    "Armed",
+    "Been",
+    "Cart",
+    "CartItem",
+    "Count",
+    "Coupon",
+    "Decision",
+    "Facts",
+    "Hope",
+    "Link",
+    "Mail",
+    "Order",
+    "Person",
+    "ProductSeen",
+    "Reserved",
+    "Run",
+    "Said",
+    "Search",
+    "Session",
+    "Source",
+    "Trace",
+    "Trait",
+    "Written",
+    "person_key",
+    "routing_key",
+]
+
 
 class Count(msgspec.Struct, array_like=True):
     """How often, first when, last when."""
@@ -60,6 +124,7 @@ class Order(msgspec.Struct, array_like=True, omit_defaults=True):
     refunded: int = 0
     cancelled: bool = False
     products: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 class Trait(msgspec.Struct, array_like=True):
@@ -79,6 +144,20 @@ class Source(msgspec.Struct, array_like=True):
     at: int = 0
 
 
+class Trace(msgspec.Struct, array_like=True, omit_defaults=True):
+    """One kind of event that a condition counts: how often in all, the sum in all, and the newest times, oldest first.
+
+    `amounts` goes with `times` where a number in the events is summed, else it is empty. `n` and `total` go on counting
+    when old times are dropped.
+    """
+
+    n: int = 0
+    total: float = 0.0
+    first_at: int = 0
+    times: list[int] = []
+    amounts: list[float] = []
+
+
 MAX_COUNTS = 64
 MAX_PRODUCTS = 20
 MAX_CATEGORIES = 20
@@ -92,6 +171,15 @@ MAX_TEXT = 256
 MAX_FACETS = 32
 MAX_OLDER_ORDERS = 200
 MAX_CONSENT = 32
+MAX_TRACES = 200
+MAX_TIMES = 100
+MAX_RUNS = 50
+MAX_BEEN = 200
+MAX_COUPONS = 50
+MAX_HOPES = 100
+MAX_WRITTEN = 50
+MAX_TAGS = 200
+MAX_ASSIGNED = 500
 
 
 class Facts(msgspec.Struct, omit_defaults=True):
@@ -99,7 +187,8 @@ class Facts(msgspec.Struct, omit_defaults=True):
 
     `revenue` is net of refunds and cancellations, `order_count` is without cancelled orders, offline ones included.
     The lists hold the newest entries, newest last. `older_orders` holds 8-byte hashes of the order ids that are no
-    longer in the list, oldest first, so that none of them is counted twice.
+    longer in the list, oldest first, so that none of them is counted twice. `traces` are kept for the conditions of the
+    live playbook (`state/traces.py`), by a short hash of what they count.
     """
 
     version: int = 0
@@ -127,6 +216,7 @@ class Facts(msgspec.Struct, omit_defaults=True):
     last_source: Source | None = None
     consent: dict[str, Trait] = {}
     older_orders: bytes = b""
+    traces: dict[str, Trace] = {}
 
 
 class Session(msgspec.Struct, omit_defaults=True):
@@ -199,70 +289,16 @@ class Cart(msgspec.Struct, omit_defaults=True):
         return sum([item.quantity * item.price for item in self.items.values() if not item.currency])
 
 
-class Said(msgspec.Struct, array_like=True):
-    """How often a campaign was shown to (or reserved for) this person."""
-
-    total: int = 0
-    last_at: int = 0
-    session: str = ""
-    in_session: int = 0
-    day: int = 0
-    in_day: int = 0
-
-
-class Reserved(msgspec.Struct, array_like=True):
-    """A send that was decided and not yet seen to be shown; released when it expires."""
-
-    action_id: str
-    campaign: str
-    until: int
-    anonymous_id: str = ""
-
-
-class Armed(msgspec.Struct, array_like=True):
-    """What the browser holds ready. `content_key` tells whether what would be shown has changed."""
-
-    campaign: str
-    action_id: str
-    content_key: str
-    until: int
-    anonymous_id: str = ""
-
-
-class Decision(msgspec.Struct, array_like=True):
-    """The last words about a campaign, kept for `attimo explain`: what, when, and why.
-
-    Of a hold `reason` and `detail` say what stood in the way; of what was sent, armed or shown, `reason` is the
-    occasion and `detail` the conditions that held.
-    """
-
-    at: int
-    kind: str
-    reason: str
-    detail: str = ""
-    action_id: str = ""
-
-
-class Link(msgspec.Struct, array_like=True):
-    """Another id of the same person: `claimed` (asked), `joined` (answered)."""
-
-    state: str
-    at: int
-
-
-class Mail(msgspec.Struct, array_like=True):
-    """The last letter sequence sent to and received from another person."""
-
-    sent: int = 0
-    received: int = 0
-
-
 class Person(msgspec.Struct, omit_defaults=True, dict=True):
     """One person. `id` is the person key: "u:" + user_id where known, else "a:" + anonymous_id.
 
     `alias_of` is set when these facts moved to a known person: from then on, records are forwarded there.
     `rules` is the hash of the playbook that the segments were last matched with (its first 12 characters).
     `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
+    `tags` are the static segments they were put into (they stand in `segments` too), `rfm` is their cell ("543"),
+    `runs` their ways through workflows by run id, `been` those they finished, `assigned` the variant of each
+    experiment, `unreachable` the channels that were given up (ms), `later` the campaigns whose occasion was delayed or
+    put off, with what it was (timers "later:<campaign>").
     (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
     """
 
@@ -285,6 +321,16 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     alias_of: str = ""
     bot: bool = False
     rules: str = ""
+    tags: dict[str, int] = {}
+    rfm: str = ""
+    runs: dict[str, Run] = {}
+    been: dict[str, Been] = {}
+    coupons: list[Coupon] = []
+    assigned: dict[str, str] = {}
+    hopes: list[Hope] = []
+    written: list[Written] = []
+    unreachable: dict[str, int] = {}
+    later: dict[str, str] = {}
 
     def own(self) -> Facts:
         """The facet of the person's own id, made when first asked for."""

@@ -16,7 +16,7 @@ from domain.playbook import Playbook
 from domain.segment import Segment
 from state.conditions import Compiled, compile_condition
 from state.index import Index
-from state.leaves import typed
+from state.properties import matcher
 
 SEND_FOR = 30_000
 ARM_FOR = 30 * 60_000
@@ -48,8 +48,8 @@ class SegmentRule:
 class CampaignRule:
     """A campaign made ready."""
 
-    __slots__ = ("campaign", "disarm_on", "explain", "format", "holds", "kind", "limits", "name", "needs",
-                 "next_change", "occasion", "possible", "priority", "properties", "purpose", "rank", "seconds",
+    __slots__ = ("campaign", "disarm_on", "explain", "format", "holds", "kind", "limits", "matches", "name", "needs",
+                 "next_change", "occasion", "possible", "priority", "purpose", "rank", "seconds",
                  "stable", "timed", "valid_for")
 
     def __init__(self, campaign: Campaign, when: Compiled) -> None:
@@ -73,9 +73,7 @@ class CampaignRule:
         default = ARM_FOR if trigger.exit_intent else SEND_FOR
         self.valid_for = parse(campaign.valid_for) if campaign.valid_for else default
         self.disarm_on = frozenset(campaign.disarm_on)
-        self.properties = tuple(
-            (name, frozenset(typed(one) for one in (value if isinstance(value, tuple) else (value,))))
-            for name, value in trigger.properties.items())
+        self.matches = matcher(trigger.properties)
         self.occasion = (
             f'event "{trigger.event}"' if trigger.event else f"entered {trigger.segment}" if trigger.segment
             else "exit intent" if trigger.exit_intent else f"{say(self.seconds)} on the site")

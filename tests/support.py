@@ -26,7 +26,7 @@ def data_path(name: str) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on, below those that systems give to outgoing connections: nobody takes it meanwhile."""
+    """A TCP port nobody listens on, below those given to outgoing connections: it stays free."""
     while True:
         port = random.randrange(11_000, 30_000)
         with socket.socket() as probe:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from domain.action import Action, Arm, Disarm, Hold, Move, Send
+from domain.action import Action, Arm, Disarm, Hold, Move, Send, subject
 from domain.event import Context as About
 from domain.event import Identify, Page, Seen, Track
 from domain.playbook import Playbook
@@ -104,7 +104,7 @@ def playbook(**parts: Any) -> Playbook:
 
 def short(actions: list[Action]) -> list[tuple[int, str, str]]:
     """Actions as (ms after T0, what, which)."""
-    return [(action.at - T0, _word(action), action.segment if isinstance(action, Move) else action.campaign)
+    return [(action.at - T0, _word(action), subject(action))
             for action in actions]
 
 

@@ -1,0 +1,133 @@
+"""Dealings: what passed between a person and us, as parts of a `Person`: said, promised, begun, hoped for.
+
+All times are ms since 1970.
+"""
+
+import msgspec
+
+
+class Said(msgspec.Struct, array_like=True, omit_defaults=True):
+    """How often a campaign was shown to this person, or sent to them and accepted by a channel.
+
+    `times` are the newest showings, oldest first (ms).
+    """
+
+    total: int = 0
+    last_at: int = 0
+    session: str = ""
+    in_session: int = 0
+    day: int = 0
+    in_day: int = 0
+    times: list[int] = []
+
+
+class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A send that was decided and not yet seen to be shown (or accepted); released when it expires."""
+
+    action_id: str
+    campaign: str
+    until: int
+    anonymous_id: str = ""
+    variant: str = ""
+    propensity: float = 1.0
+    workflow: str = ""
+
+
+class Armed(msgspec.Struct, array_like=True):
+    """What the browser holds ready. `content_key` tells whether what would be shown has changed."""
+
+    campaign: str
+    action_id: str
+    content_key: str
+    until: int
+    anonymous_id: str = ""
+    variant: str = ""
+    propensity: float = 1.0
+
+
+class Decision(msgspec.Struct, array_like=True):
+    """The last words about a campaign, kept for `attimo explain`: what, when, and why.
+
+    Of a hold `reason` and `detail` say what stood in the way; of what was sent, armed or shown, `reason` is the
+    occasion and `detail` the conditions that held.
+    """
+
+    at: int
+    kind: str
+    reason: str
+    detail: str = ""
+    action_id: str = ""
+
+
+class Run(msgspec.Struct, omit_defaults=True):
+    """One way of a person through a workflow. `version` is the hash of the workflow they began with.
+
+    `step` is where they stand (an index into its steps), `since` when they came there, `until` when waiting ends (0: it
+    does not wait), `waits` what for. `origin` names what made them enter.
+    """
+
+    workflow: str
+    version: str
+    began_at: int
+    step: int = 0
+    since: int = 0
+    until: int = 0
+    waits: str = ""
+    origin: str = ""
+    steps_taken: int = 0
+
+
+class Been(msgspec.Struct, array_like=True):
+    """How often a person went through a workflow, and when they last left it (ms)."""
+
+    times: int = 0
+    left_at: int = 0
+
+
+class Coupon(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A coupon of this person: `state` is reserved, redeemed, expired or released."""
+
+    code: str
+    pool: str
+    state: str
+    at: int
+    until: int
+    campaign: str = ""
+    order_id: str = ""
+    redeemed_at: int = 0
+
+
+class Hope(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A campaign that was shown (or held out) and whose goal may still be reached, until `until` (ms)."""
+
+    campaign: str
+    action_id: str
+    at: int
+    until: int
+    variant: str = ""
+    propensity: float = 1.0
+
+
+class Written(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A message that was sent to this person: `state` is sent, delivered, opened, clicked, bounced or held."""
+
+    message_id: str
+    campaign: str
+    channel: str
+    at: int
+    state: str = "sent"
+    variant: str = ""
+
+
+class Link(msgspec.Struct, array_like=True):
+    """Another id of the same person: `claimed` (asked), `joined` (answered)."""
+
+    state: str
+    at: int
+
+
+class Mail(msgspec.Struct, array_like=True):
+    """The last letter sequence sent to and received from another person."""
+
+    sent: int = 0
+    received: int = 0

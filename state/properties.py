@@ -1,0 +1,141 @@
+"""Properties: whether an event (or a trait) says what somebody wants it to say.
+
+>>> from domain.event import Track
+>>> mugs = matcher({"category": ("mugs", "cups"), "price": Filter(at_least=5)})
+>>> mugs(Track(event="Product Viewed", properties={"category": "mugs", "price": 9.5}))
+True
+>>> mugs(Track(event="Product Viewed", properties={"category": "mugs"}))
+False
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from domain.condition import Filter, Value
+from domain.event import Event, Page, Screen, Track
+
+Wanted = Mapping[str, Value | tuple[Value, ...] | Filter]
+Accepts = Callable[[Any], bool]
+
+
+def typed(value: Value) -> tuple[str, Value]:
+    """Text, numbers and yes/no never equal each other: 1 is not true, "1" is not 1."""
+    return ("yes" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"), value
+
+
+def number(value: Any) -> float | None:
+    """A number, also when it came as a text; None for what is none.
+
+    >>> number("19.90"), number(3), number(True), number("many"), number(float("inf"))
+    (19.9, 3.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or (
+            isinstance(value, str) and (len(value) > 40 or "_" in value)):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def property_of(event: Event, name: str) -> Any:
+    """What an event says under this name; None when it says nothing. The category of a page is a property of it."""
+    found = event.properties if isinstance(event, (Track, Page, Screen)) else None
+    value = found.get(name) if found is not None else None
+    if value is None and name == "category" and isinstance(event, (Page, Screen)):
+        return event.category
+    return value
+
+
+def matcher(wanted: Wanted) -> Callable[[Event], bool]:
+    """A test of an event's properties: all that is wanted must be there."""
+    tests = [(name, accepts(value)) for name, value in wanted.items()]
+    if not tests:
+        return lambda event: True
+    if len(tests) == 1:
+        [(only, test)] = tests
+        return lambda event: test(property_of(event, only))
+
+    def matches(event: Event) -> bool:
+        return all(test(property_of(event, name)) for name, test in tests)
+
+    return matches
+
+
+def accepts(wanted: Value | tuple[Value, ...] | Filter) -> Accepts:
+    """A test of one value.
+
+    >>> accepts(Filter(contains="MUG"))("a mug"), accepts(Filter(known=False))(None), accepts(1)(True)
+    (True, True, False)
+    """
+    if isinstance(wanted, Filter):
+        return _filter(wanted)
+    values = frozenset(typed(one) for one in (wanted if isinstance(wanted, tuple) else (wanted,)))
+
+    def among(value: Any) -> bool:
+        return isinstance(value, (str, int, float, bool)) and typed(value) in values
+
+    return among
+
+
+def _filter(wanted: Filter) -> Accepts:
+    tests: list[Accepts] = []
+    if wanted.known is not None:
+        known = wanted.known
+        tests.append(lambda value: (value is not None and value != "") is known)
+    if wanted.is_not is not None:
+        excluded = accepts(wanted.is_not)
+        tests.append(lambda value: not excluded(value))
+    if wanted.at_least is not None:
+        least = wanted.at_least
+        tests.append(lambda value: (found := number(value)) is not None and found >= least)
+    if wanted.below is not None:
+        most = wanted.below
+        tests.append(lambda value: (found := number(value)) is not None and found < most)
+    if wanted.contains is not None:
+        parts = [text.lower() for text in _texts(wanted.contains)]
+        tests.append(lambda value: isinstance(value, str) and any(part in value.lower() for part in parts))
+    if wanted.begins_with is not None:
+        heads = _texts(wanted.begins_with)
+        tests.append(lambda value: isinstance(value, str) and value.startswith(heads))
+    return lambda value: all(test(value) for test in tests)
+
+
+def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def words(wanted: Wanted) -> str:
+    """What is wanted, in words; empty when nothing is.
+
+    >>> words({"category": ("mugs", "cups"), "price": Filter(at_least=5), "sale": True})
+    'category is mugs or cups, price is at least 5, sale is true'
+    """
+    return ", ".join(f"{name} {_said(value)}" for name, value in wanted.items())
+
+
+def _said(value: Value | tuple[Value, ...] | Filter) -> str:
+    if not isinstance(value, Filter):
+        return "is " + _or(value)
+    parts = []
+    if value.known is not None:
+        parts.append("is known" if value.known else "is not known")
+    if value.is_not is not None:
+        parts.append("is not " + _or(value.is_not))
+    if value.at_least is not None:
+        parts.append(f"is at least {value.at_least:g}")
+    if value.below is not None:
+        parts.append(f"is below {value.below:g}")
+    if value.contains is not None:
+        parts.append("contains " + _or(value.contains))
+    if value.begins_with is not None:
+        parts.append("begins with " + _or(value.begins_with))
+    return " and ".join(parts)
+
+
+def _or(value: Value | tuple[Value, ...]) -> str:
+    each = value if isinstance(value, tuple) else (value,)
+    return " or ".join(str(one).lower() if isinstance(one, bool) else f"{one:g}" if isinstance(one, float) else str(one)
+                       for one in each)

@@ -21,6 +21,7 @@ from domain.letter import Letter
 from domain.outcome import Outcome
 from domain.product import Prices, WrongField
 from domain.shop import Shop
+from operators import books
 from state.context import Context, Due, Happening, Unreadable
 from state.facts import count, learn_trait
 from state.person import MAX_CONSENT, MAX_TEXT, MAX_TRAITS, Facts, Person, Session, Source, Trait
@@ -53,9 +54,18 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         return _settle(person, context)
     about = event.context
     seen = about.attimo if about is not None else None
-    at = context.event_time
     if person.bot or (seen is not None and seen.bot):
-        return _bot(person, event, at)
+        return _bot(person, event, context.event_time)
+    effects = _fold(person, event, context)
+    if event.name in books.BOOKS or books.EVERY:
+        return (*effects, *books.keep(person, event, context))
+    return effects
+
+
+def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
+    about = event.context
+    seen = about.attimo if about is not None else None
+    at = context.event_time
     try:
         how, news = _read(event, context)
     except WrongField as wrong:

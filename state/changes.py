@@ -6,6 +6,9 @@ Conditions name their `needs`; a happening names its changes in the same words:
     pages products searches  counted in the visit                   person    traits, consent: asks everything again
     score                    the score or the band                  cart orders event:<name> segment:<name>
 
+Who changes a person after the segments were matched (a coupon reserved, a trait set by a workflow) sets the timer
+`again:` to now: everything is then asked again at once, as a happening of its own.
+
 What was last seen is kept with the person while it is hot and never stored (`Person.__dict__`). After a reload it is
 not there, and everything is asked again, which changes no answer: an answer depends on the person alone.
 """
@@ -42,6 +45,8 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
         seen = (session.id, session.pages, session.products, session.searches, facts.country, facts.device,
                 facts.locale, facts.last_source, person.score, person.band)
     hot["seen"] = seen
+    if isinstance(event, Due) and event.kind == "again":
+        return None
     if isinstance(event, Due):  # each timer for its own: what else is due now has a timer of its own
         return [*_VISIT, "score"] if event.kind == "session_end" else []
     if before is None or isinstance(event, Letter):

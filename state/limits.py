@@ -19,11 +19,15 @@ _NOTHING = Said()
 
 
 class Proposal(NamedTuple):
-    """A campaign whose occasion has come and whose audience holds; with a `reason`, why it is held all the same."""
+    """A campaign whose occasion has come and whose audience holds; with a `reason`, why it is held all the same.
+
+    `run` names the way through a workflow that asked for it.
+    """
 
     rule: CampaignRule
     reason: str = ""
     detail: str = ""
+    run: str = ""
 
 
 def blocked(person: Person, facts: Facts, rule: CampaignRule, rules: Rules, now: int) -> tuple[str, str]:

@@ -1,0 +1,33 @@
+"""books: what became of what we said, as the world reports it, before anything new is decided.
+
+    "Offer Shown" …      ── shown, dismissed, held at the edge
+    "Message Opened" …   ── delivered, opened, clicked, bounced, unsubscribed
+    "Order Completed" …  ── goals that were reached, coupons that were redeemed
+
+Each entry is called by `fold_profile`, after the event itself was folded and before segments are matched.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from domain.effect import Effect
+from domain.event import Event
+from state.context import Context
+from state.person import Person
+
+Book = Callable[[Person, Event, Context], Sequence[Effect]]
+
+BOOKS: Mapping[str, tuple[Book, ...]] = {}
+"""By event name."""
+
+EVERY: tuple[Book, ...] = ()
+"""Books that look at every event; each must be quick to see that it is not concerned."""
+
+
+def keep(person: Person, event: Event, context: Context) -> Sequence[Effect]:
+    """Keep every book that this event concerns."""
+    effects: list[Effect] = []
+    for book in BOOKS.get(event.name, ()):
+        effects += book(person, event, context)
+    for book in EVERY:
+        effects += book(person, event, context)
+    return effects

@@ -121,7 +121,9 @@ def parse(files: Files) -> Playbook:
             reading.problems.append(Problem(path, 0, "", "has no meaning here: did you mean segments/ or campaigns/?"))
     playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates,
                         tuple(parts["workflows"]), tuple(parts["coupons"]))
-    broken = [path[9:-5] for path in files if path.startswith("segments/")]
+    whole = {part: {one.name for one in found} for part, found in parts.items()}
+    broken = {part: [name for path in files if path.startswith(part + "/")
+                     and (name := path[len(part) + 1:-5]) not in whole[part]] for part in _PARTS}
     reading.problems += [reading.problem(*found) for found in findings(playbook, broken)]
     if reading.problems:
         raise PlaybookError(sorted(set(reading.problems)))

@@ -1,35 +1,36 @@
 """Check: what is wrong with a playbook although every field has the right type.
 
-Names that nobody declares, conditions that say nothing or can never hold, templates that cannot be shown.
+Names that nobody declares, conditions that say nothing or can never hold, steps nobody reaches, limits that contradict
+each other, templates that cannot be shown. The parts are in `domain/check_*.py`.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import msgspec
-
-from domain.campaign import Campaign, Trigger
-from domain.condition import BANDS, Condition, Did
-from domain.duration import UNITS, parse
-from domain.event_names import EVENTS, meant
-from domain.money import to_minor
+from domain.campaign import OFF_SITE, ON_SITE
+from domain.check_campaign import campaign, template
+from domain.check_condition import condition, duration, walk
+from domain.check_workflow import occasion, workflow
+from domain.condition import BANDS, Condition
+from domain.coupon import Pool
+from domain.duration import parse
+from domain.event_names import meant
+from domain.known import PURPOSES, Found, Known, is_cell, several
 from domain.playbook import Playbook
 from domain.problem import Path
-from domain.shop import Shop
-from domain.template import Template, is_safe_url
+from domain.segment import Segment
+from domain.shop import RfmCuts, Shop
 
-DEEPEST = 8
-MOST_PARTS = 200
+__all__ = ["LONGEST_CHAIN", "PURPOSES", "Finding", "findings"]
+
 LONGEST_CHAIN = 50
-"""How deep conditions nest, how many they are, and how many segments refer to each other in a row, at most."""
-
-PURPOSES = ("marketing", "personalization", "analytics", "service")
-"""Purposes that need no declaration."""
+"""How many segments refer to each other in a row, at most."""
 
 
 class Finding(NamedTuple):
-    """One mistake: in which part ("shop", "segments", "campaigns", "templates"), of what name, in which field."""
+    """One mistake: in which part ("shop" or the folder: "segments", …), of what name, in which field."""
 
     part: str
     name: str
@@ -37,36 +38,42 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(playbook: Playbook, broken: Iterable[str] = ()) -> list[Finding]:
-    """All mistakes. `broken` names segments that could not be read: who refers to them is not to blame.
+def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = None) -> list[Finding]:
+    """All mistakes. `broken` (by folder) names files that could not be read: who refers to them is not to blame.
 
-    >>> from domain.segment import Segment
+    >>> from domain.condition import Did
     >>> findings(Playbook(segments=(Segment("a", Condition(did=Did("Product Aded"))),)))[0].text
     'there is no event "Product Aded"; did you mean "Product Added"?'
     """
-    names = {*(segment.name for segment in playbook.segments), *BANDS, *broken}
-    events = EVENTS | set(playbook.shop.events)
-    found = [Finding("shop", "", path, text) for path, text in _shop(playbook.shop)]
+    known = Known(playbook, broken or {})
+    found = [Finding("shop", "", path, text) for path, text in _shop(playbook.shop, known)]
     for segment in playbook.segments:
-        if segment.name in BANDS:
-            found.append(Finding("segments", segment.name, ("name",), "is the name of a learned segment"))
-        if segment.when == Condition():
-            found.append(Finding("segments", segment.name, ("when",), "says nothing: everybody would belong to it"))
-        found += [Finding("segments", segment.name, ("when", *path), text)
-                  for path, text in _condition(segment.when, playbook.shop, events, names)]
+        found += [Finding("segments", segment.name, path, text) for path, text in _segment(segment, known)]
     found += [Finding("segments", name, ("when",), text) for name, text in _circles(playbook)]
-    for campaign in playbook.campaigns:
-        found += [Finding("campaigns", campaign.name, path, text)
-                  for path, text in _campaign(campaign, playbook, events, names)]
+    for one in playbook.campaigns:
+        found += [Finding("campaigns", one.name, path, text) for path, text in campaign(one, known)]
+    for flow in playbook.workflows:
+        found += [Finding("workflows", flow.name, path, text) for path, text in workflow(flow, known)]
+    for pool in playbook.coupons:
+        found += [Finding("coupons", pool.name, path, text) for path, text in _pool(pool, known)]
     for name, source in sorted(playbook.templates.items()):
-        found += [Finding("templates", name, (), text) for text in _template(source, html=True)]
+        found += [Finding("templates", name, (), text) for text in template(source, html=True)]
+    if not known.broken.get("workflows"):
+        found += _never_sent(playbook)
     return found
 
 
-Found = Iterator[tuple[Path, str]]
+def _never_sent(playbook: Playbook) -> Iterator[Finding]:
+    sent = {step.send for flow in playbook.workflows for step in flow.steps}
+    for one in playbook.campaigns:
+        if one.trigger.workflow and one.name not in sent:
+            yield Finding("campaigns", one.name, ("trigger", "workflow"), "no workflow ever sends it")
 
 
-def _shop(shop: Shop) -> Found:
+# -- the shop ----------------------------------------------------------------------------------------------------
+
+
+def _shop(shop: Shop, known: Known) -> Found:
     try:
         ZoneInfo(shop.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -77,99 +84,85 @@ def _shop(shop: Shop) -> Found:
         yield ("rates", shop.currency), "is the shop's own currency"
     if "service" in shop.consent.purposes:
         yield ("consent", "purposes", "service"), "never needs consent; choose another name"
-    yield from _duration(("limits", "cooldown"), shop.limits.cooldown)
+    yield from duration(("limits", "cooldown"), shop.limits.cooldown)
+    pressure = shop.pressure
+    if pressure.per_day is not None and pressure.per_week is not None and pressure.per_day > pressure.per_week:
+        yield ("pressure", "per_day"), f"is more than the per_week of {pressure.per_week:g}: it would never be reached"
+    for name in pressure.weights:
+        if name not in (*ON_SITE, *OFF_SITE):
+            yield ("pressure", "weights", name), f'there is no format "{name}"{meant(name, (*ON_SITE, *OFF_SITE))}'
+    for name, group in shop.groups.items():
+        if group.per_day is not None and group.per_week is not None and group.per_day > group.per_week:
+            yield ("groups", name, "per_day"), f"is more than the per_week of {group.per_week}"
+    if shop.quiet_hours is not None:
+        if shop.quiet_hours.begin == shop.quiet_hours.end:
+            yield ("quiet_hours", "end"), "is when they begin: nothing would be quiet, or everything"
+        for name in shop.quiet_hours.channels:
+            if name not in OFF_SITE:
+                yield ("quiet_hours", "channels"), f'there is no channel "{name}"{meant(name, OFF_SITE)}'
+    if shop.holdout >= 1:
+        yield ("holdout",), "holds out everybody: nothing would ever be said"
+    names: set[str] = set()
+    for n, stage in enumerate(shop.funnel):
+        if stage.name in names:
+            yield ("funnel", n, "name"), f'there is a stage "{stage.name}" already'
+        names.add(stage.name)
+        if stage.when == Condition():
+            yield ("funnel", n, "when"), "says nothing: everybody would be at this stage"
+        for path, text in condition(stage.when, known):
+            yield ("funnel", n, "when", *path), text
+        for path, part, _ in walk(stage.when):
+            if isinstance(part, Condition) and (part.funnel is not None or any(
+                    name.startswith("funnel_") for name in several(part.in_segment))):
+                yield ("funnel", n, "when", *path), "a stage cannot ask for a stage"
+    if shop.rfm is not None:
+        yield from _rfm(shop.rfm)
 
 
-def _duration(path: Path, text: str | None, least: int = 0) -> Found:
-    if text is None:
-        return
-    try:
-        if parse(text) < least:
-            yield path, f'should be at least {least // 1000}s, is "{text}"'
-    except ValueError as wrong:
-        yield path, str(wrong)
+def _rfm(cuts: RfmCuts) -> Found:
+    recency: list[float] = []
+    for text in cuts.recency:
+        try:
+            recency.append(parse(text))
+        except ValueError as wrong:
+            yield ("rfm", "recency"), str(wrong)
+    for field, values in (("recency", recency), ("frequency", list(cuts.frequency)), ("money", list(cuts.money))):
+        if any(later <= earlier for earlier, later in pairwise(values)):
+            yield ("rfm", field), "each should be more than the one before it"
 
 
-def _event(path: Path, event: str, events: Iterable[str]) -> Found:
-    if event not in events:
-        yield path, (f'there is no event "{event}"'
-                     + (meant(event, events) or f'; if it is your own, shop.toml names it: events = ["{event}"]'))
+# -- segments ----------------------------------------------------------------------------------------------------
 
 
-# -- conditions --------------------------------------------------------------------------------------------------
-
-
-def _condition(condition: Condition, shop: Shop, events: Iterable[str], segments: Iterable[str]) -> Found:
-    for parts, (path, part, depth) in enumerate(_walk(condition, (), 0)):
-        if depth > DEEPEST:
-            yield path, f"conditions nest at most {DEEPEST} deep"
-            return
-        if parts >= MOST_PARTS:
-            yield (), f"a condition has at most {MOST_PARTS} parts"
-            return
-        if path and not isinstance(part, Did) and part == type(part)():
-            yield path, "says nothing"
-        if isinstance(part, Condition):
-            names = part.in_segment if isinstance(part.in_segment, tuple) else (part.in_segment,)
-            for name in names:
-                if name is not None and name not in segments:
-                    yield (*path, "in_segment"), f'there is no segment "{name}"{meant(name, segments)}'
-        elif isinstance(part, Did):
-            yield from _event((*path, "event"), part.event, events)
-            if part.within is not None and part.at_least > 1:
-                yield (*path, "at_least"), ("counting within a time is not possible yet: leave out `within`, "
-                                            "or write at_least = 1")
-        yield from _impossible(path, part, shop)
-        for field in ("within", "older_than", "untouched_for", "last_within", "last_before"):
-            yield from _duration((*path, field), getattr(part, field, None))
-
-
-def _walk(part: Any, path: Path, depth: int) -> Iterator[tuple[Path, Any, int]]:
-    """A condition, its parts, and the conditions inside."""
-    yield path, part, depth
-    if depth > DEEPEST or not isinstance(part, Condition):
-        return
-    for field in msgspec.structs.fields(Condition):
-        value = getattr(part, field.name)
-        if isinstance(value, tuple):
-            for n, one in enumerate(value):
-                if isinstance(one, msgspec.Struct):
-                    yield from _walk(one, (*path, field.encode_name, n), depth + 1)
-        elif isinstance(value, msgspec.Struct):
-            yield from _walk(value, (*path, field.encode_name), depth + isinstance(value, Condition))
-
-
-def _impossible(path: Path, part: Any, shop: Shop) -> Found:
-    """Lower bounds that no upper bound leaves room for."""
-    for low, high in (("value_at_least", "value_below"), ("at_least", "below")):
-        least, most = getattr(part, low, None), getattr(part, high, None)
-        if least is not None and most is not None and least >= most:
-            yield (*path, high), f"can never hold: nothing is at least {least:g} and less than {most:g}"
-    for field in ("value_at_least", "value_below"):
-        amount = getattr(part, field, None)
-        if amount is not None:
-            try:
-                to_minor(amount, shop.currency)
-            except ValueError as wrong:
-                yield (*path, field), str(wrong)
-    exact, least = getattr(part, "count_is", None), getattr(part, "count_at_least", None)
-    if exact is not None and least is not None and exact < least:
-        yield (*path, "count_is"), f"can never hold: {exact} is less than {least}"
-    if getattr(part, "empty", None) and (
-            part.items_at_least is not None or part.value_at_least is not None or part.value_below is not None
-            or part.contains_category is not None or part.contains_product is not None
-            or part.older_than is not None or part.untouched_for is not None):
-        yield (*path, "empty"), "can never hold: the rest asks for something in the cart"
-    countries = getattr(part, "country", None)
-    for country in countries if isinstance(countries, tuple) else (countries,):
-        if country is not None and not (len(country) == 2 and country.isascii() and country.isalpha()
-                                        and country.isupper()):
-            yield (*path, "country"), f'should be a two-letter code such as "CA", is "{country}"'
+def _segment(segment: Segment, known: Known) -> Found:
+    name = segment.name
+    if name in BANDS:
+        yield ("name",), "is the name of a learned segment"
+    elif name.startswith("funnel_"):
+        yield ("name",), "is the name of a stage: names that begin with funnel_ come from [[funnel]] in shop.toml"
+    elif name.startswith("rfm_") or is_cell(name):
+        yield ("name",), "is the name of an RFM cell: names that begin with rfm_ come from [rfm] in shop.toml"
+    if segment.static:
+        if segment.when != Condition():
+            yield ("when",), "a static segment has none: people are put in by enter_on or by workflows"
+    else:
+        if segment.when == Condition():
+            yield ("when",), "says nothing: everybody would belong to it"
+        for field in ("enter_on", "leave_on", "stays"):
+            if getattr(segment, field):
+                yield (field,), "goes only with static = true"
+    for path, text in condition(segment.when, known):
+        yield ("when", *path), text
+    for field in ("enter_on", "leave_on"):
+        for n, moment in enumerate(getattr(segment, field)):
+            yield from occasion(moment, (field, n), known)
+    yield from duration(("stays",), segment.stays, 1_000)
 
 
 def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
     """Segments that refer to themselves, through whatever others."""
-    refers = {segment.name: sorted(set(_referred(segment.when))) for segment in playbook.segments}
+    refers = {segment.name: sorted(set(_referred(segment))) for segment in playbook.segments}
+    refers |= {f"funnel_{stage.name}": sorted(set(_in(stage.when))) for stage in playbook.shop.funnel}
     state: dict[str, int] = {}
     for start in sorted(refers):
         path, todo = list[str](), [(start, False)]
@@ -191,69 +184,32 @@ def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
                 todo += [(other, False) for other in reversed(refers[name])]
 
 
-def _referred(condition: Condition) -> Iterator[str]:
-    for _, part, _ in _walk(condition, (), 0):
-        if isinstance(part, Condition) and part.in_segment is not None:
-            yield from part.in_segment if isinstance(part.in_segment, tuple) else (part.in_segment,)
+def _referred(segment: Segment) -> Iterator[str]:
+    yield from _in(segment.when)
+    for moment in (*segment.enter_on, *segment.leave_on):
+        yield from (name for name in (moment.segment, moment.left_segment) if name is not None)
+        yield from _in(moment.when)
 
 
-# -- campaigns ---------------------------------------------------------------------------------------------------
+def _in(when: Condition) -> Iterator[str]:
+    for _, part, _ in walk(when):
+        if isinstance(part, Condition):
+            yield from several(part.in_segment)
+            if part.funnel is not None:
+                yield from (f"funnel_{one}" for one in (*several(part.funnel.stage), *several(part.funnel.at_least)))
 
 
-def _campaign(campaign: Campaign, playbook: Playbook, events: Iterable[str], segments: Iterable[str]) -> Found:
-    yield from _trigger(campaign.trigger, events, segments)
-    for path, text in _condition(campaign.when, playbook.shop, events, segments):
-        yield ("when", *path), text
-    purposes = {*PURPOSES, *playbook.shop.consent.purposes}
-    if campaign.purpose not in purposes:
-        yield ("purpose",), f'there is no purpose "{campaign.purpose}"{meant(campaign.purpose, purposes)}'
-    least = UNITS["m"] if campaign.trigger.exit_intent else UNITS["s"]
-    yield from _duration(("valid_for",), campaign.valid_for, least)
-    for event in campaign.disarm_on:
-        yield from _event(("disarm_on",), event, events)
-    total = campaign.limits.total
-    if total is not None and campaign.limits.per_day is not None and campaign.limits.per_day > total:
-        yield ("limits", "per_day"), f"is more than the total of {total}"
-    yield from _content(campaign, playbook)
+# -- coupons -----------------------------------------------------------------------------------------------------
 
 
-def _trigger(trigger: Trigger, events: Iterable[str], segments: Iterable[str]) -> Found:
-    if not trigger.kind:
-        yield ("trigger",), "should be exactly one of event, segment, exit_intent, seconds_on_site"
-    if trigger.event is not None:
-        yield from _event(("trigger", "event"), trigger.event, events)
-    if trigger.segment is not None and trigger.segment not in segments:
-        yield ("trigger", "segment"), f'there is no segment "{trigger.segment}"{meant(trigger.segment, segments)}'
-    if trigger.properties and trigger.event is None:
-        yield ("trigger", "properties"), "go only with `event`"
-
-
-def _content(campaign: Campaign, playbook: Playbook) -> Found:
-    for variant in ("default", "desktop", "mobile", "tablet"):
-        own = getattr(campaign.content, variant)
-        if own is None:
-            continue
-        path = ("content", variant)
-        if own.body and own.template:
-            yield path, "has both a body and a template: choose one"
-        if own.template and own.template not in playbook.templates:
-            yield (*path, "template"), (f'there is no "{own.template}" in templates/'
-                                        + meant(own.template, playbook.templates))
-        if variant == "default" and not (own.title or own.body or own.template):
-            yield path, "shows nothing: it needs a title, a body or a template"
-        if campaign.content.words(variant).button and not campaign.content.words(variant).url:
-            yield (*path, "button"), "leads nowhere: it needs a url"
-        for field in ("title", "body", "button", "url", "image_url", "coupon"):
-            for text in _template(getattr(own, field), html=field == "body"):
-                yield (*path, field), text
-        for field in ("url", "image_url"):
-            url = getattr(own, field)
-            if url and "{" not in url and not is_safe_url(url):
-                yield (*path, field), f'should be a path, or begin with https:// or http://, is "{url[:80]}"'
-
-
-def _template(source: str, *, html: bool) -> list[str]:
-    try:
-        return Template(source, html=html).problems()
-    except ValueError as wrong:
-        return [str(wrong)]
+def _pool(pool: Pool, known: Known) -> Found:
+    worth = [name for name in ("percent", "amount", "free_shipping") if getattr(pool, name)]
+    if len(worth) != 1:
+        yield (), "should be worth exactly one of percent, amount, free_shipping"
+    yield from duration(("valid_for",), pool.valid_for, 60_000)
+    if pool.codes and pool.prefix:
+        yield ("prefix",), "goes only with codes that are made up, and codes/ lists them"
+    for other in pool.not_with:
+        yield from known.pool_at(("not_with",), other)
+        if other == pool.name:
+            yield ("not_with",), "names itself; `once` says that a person gets only one"

@@ -107,14 +107,35 @@ _KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "
 _PART = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
-def _split(message: str) -> tuple[str, Path]:
+def _split(message: str, raw: Any, kind: Any) -> tuple[str, Path]:
+    """What is wrong, and where. Of a table with names of one's own the message tells not which: it is looked for."""
     text, _, where = message.partition(" - at `$")
-    where = where.rstrip("`").split("[...]", 1)[0]
-    return text, tuple(int(index) if index else name for name, index in _PART.findall(where))
+    path: Path = ()
+    for n, piece in enumerate(where.rstrip("`").split("[...]")):
+        if n:
+            found = _culprit(_at(raw, path), path, kind)
+            if found is None:
+                break
+            path = (*path, found)
+        path = (*path, *(int(index) if index else name for name, index in _PART.findall(piece)))
+    return text, path
+
+
+def _culprit(table: Any, path: Path, kind: Any) -> str | int | None:
+    """The entry of a table (or list) that is not what it should be."""
+    entries = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
+    for name, value in entries:
+        try:
+            msgspec.convert(value, _type_at(kind, (*path, name)))
+        except msgspec.ValidationError:
+            return name
+        except TypeError:
+            return None
+    return None
 
 
 def _explained(message: str, raw: Any, kind: type[Any]) -> tuple[Path, str]:
-    text, path = _split(message.replace(" - at `key` in `$", " - at `$"))
+    text, path = _split(message.replace(" - at `key` in `$", " - at `$"), raw, kind)
     if "at `key` in" in message:
         keys = [typing.get_args(one)[0] for one in unwrapped(_type_at(kind, path)) if typing.get_origin(one) is dict]
         described = next((meta.description for key in keys for meta in metas(key) if meta.description), "texts")
@@ -252,7 +273,7 @@ def line_of(toml: str, path: Path) -> int:
                 inside = quotes
     best = max((place for place in places if path[:len(place)] == place), key=len, default=None)
     if best is None:
-        return 0
+        return min((number for place, number in places.items() if path and place[:len(path)] == path), default=0)
     start = places[best]
     rest = [part for part in path[len(best):] if isinstance(part, str)]
     end = min((number for number in places.values() if number > start), default=len(lines) + 1)

@@ -1,0 +1,255 @@
+"""Contradictions: conditions that can never hold, through whatever segments they refer to.
+
+Of a condition, the plain bounds that must hold together are collected; where two of them leave no room, it never holds.
+
+>>> from domain.condition import Condition, InCart
+>>> both = Condition(all=(Condition(cart=InCart(empty=True)), Condition(cart=InCart(value_at_least=5))))
+>>> contradiction(both, {}, ())
+'something is in the cart, and the cart is empty'
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from domain.condition import BANDS, Condition, Did
+from domain.duration import parse, say
+from domain.known import several
+from domain.segment import Segment
+
+DEEPEST = 20
+MOST_WAYS = 64
+
+
+class Bound(NamedTuple):
+    """What must hold of one thing: low <= it < high, or it is among these; `said` in words."""
+
+    about: str
+    said: str
+    low: float = float("-inf")
+    high: float = float("inf")
+    among: frozenset[Any] | None = None
+
+
+def contradiction(condition: Condition, segments: Mapping[str, Segment], stages: tuple[str, ...]) -> str:
+    """Why a condition can never hold, in words; empty when nothing speaks against it."""
+    return _never(list(_bounds(condition, segments, stages, 0)), _ways(condition), segments, stages, 0)
+
+
+def _never(bounds: list[Bound], ways: list[tuple[Condition, ...]], segments: Mapping[str, Segment],
+           stages: tuple[str, ...], depth: int) -> str:
+    if clash := _clash(bounds):
+        return clash
+    if depth > 3:
+        return ""
+    for choices in ways[:4]:
+        said = []
+        for way in choices[:MOST_WAYS]:
+            more = list(_bounds(way, segments, stages, 0))
+            clash = _never([*bounds, *more], _ways(way), segments, stages, depth + 1)
+            if not clash:
+                break
+            said.append(clash)
+        else:
+            return said[0] if len(set(said)) == 1 else "none of the ways in `any` is possible: " + said[0]
+    return ""
+
+
+def _clash(bounds: list[Bound]) -> str:
+    by: dict[str, list[Bound]] = {}
+    for bound in bounds:
+        by.setdefault(bound.about, []).append(bound)
+    for some in by.values():
+        low, high = max(some, key=lambda one: one.low), min(some, key=lambda one: one.high)
+        if low.low >= high.high:
+            return f"{low.said}, and {high.said}"
+        for n, one in enumerate(some):
+            for other in some[:n]:
+                if one.among is not None and other.among is not None and one.among.isdisjoint(other.among):
+                    return f"{other.said}, and {one.said}"
+    return ""
+
+
+def _ways(condition: Condition) -> list[tuple[Condition, ...]]:
+    found = [condition.any] if condition.any else []
+    for child in condition.all:
+        found += _ways(child)
+    return found
+
+
+def _bounds(condition: Condition, segments: Mapping[str, Segment], stages: tuple[str, ...],
+            depth: int) -> Iterator[Bound]:
+    """What must hold for the condition to hold (not all of it: what is not understood is left out)."""
+    if depth > DEEPEST:
+        return
+    for child in condition.all:
+        yield from _bounds(child, segments, stages, depth + 1)
+    if len(condition.any) == 1:
+        yield from _bounds(condition.any[0], segments, stages, depth + 1)
+    for did in _list(condition.did):
+        yield from _did(did)
+    for did in _list(condition.did_not):
+        if did.last_before is None and did.first_within is None and did.sum is None:
+            yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least)
+    yield from _about(condition)
+    yield from _cart(condition)
+    yield from _orders(condition)
+    if condition.not_ is not None:
+        yield from _not(condition.not_)
+    names = several(condition.in_segment)
+    if len(names) == 1:
+        [name] = names
+        yield Bound(f"segment {name}", f'they are in "{name}"', low=1)
+        if name in BANDS:
+            yield Bound("band", f"they are {name}", among=frozenset(names))
+        elif name.startswith("funnel_"):
+            yield Bound("stage", f"they are at the stage {name[7:]}", among=frozenset((name[7:],)))
+        elif name in segments and not segments[name].static:
+            for bound in _bounds(segments[name].when, segments, stages, depth + 1):
+                yield bound._replace(said=f'{bound.said} (in "{name}")')
+    if condition.funnel is not None:
+        wanted = several(condition.funnel.stage)
+        if wanted:
+            yield Bound("stage", f"they are at the stage {' or '.join(wanted)}", among=frozenset(wanted))
+        if condition.funnel.at_least in stages:
+            later = stages[stages.index(condition.funnel.at_least):]
+            yield Bound("stage", f"they are at {condition.funnel.at_least} or further", among=frozenset(later))
+
+
+def _list(value: Did | tuple[Did, ...] | None) -> tuple[Did, ...]:
+    return () if value is None else value if isinstance(value, tuple) else (value,)
+
+
+def _key(did: Did) -> str:
+    extra = (did.where, did.within, did.after, did.before)
+    return f"did {did.event} {msgspec.json.encode(extra).decode()}"
+
+
+def _often(did: Did) -> str:
+    often = f" {did.at_least} times" if did.at_least > 1 else ""
+    return often + (f" in the last {_say(did.within)}" if did.within else "")
+
+
+def _say(text: str) -> str:
+    try:
+        return say(parse(text))
+    except ValueError:
+        return text
+
+
+def _ms(text: str | None) -> float | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError:
+        return None
+
+
+def _did(did: Did) -> Iterator[Bound]:
+    yield Bound(_key(did), f'"{did.event}" was done{_often(did)}', low=did.at_least)
+    age = f"age of {did.event} {msgspec.json.encode(did.where).decode()}"
+    if (within := _ms(did.within)) is not None:
+        yield Bound(age, f'the last "{did.event}" is less than {_say(did.within or "")} ago', high=within)
+    if (before := _ms(did.last_before)) is not None:
+        yield Bound(age, f'the last "{did.event}" is at least {_say(did.last_before or "")} ago', low=before)
+    if did.sum is not None and did.sum.at_least is not None and did.sum.below is not None:
+        about = f"sum {did.sum.of} {_key(did)}"
+        yield Bound(about, f"the sum of {did.sum.of} is at least {did.sum.at_least:g}", low=did.sum.at_least)
+        yield Bound(about, f"it is below {did.sum.below:g}", high=did.sum.below)
+
+
+def _about(condition: Condition) -> Iterator[Bound]:
+    if (has := condition.has) is not None:
+        for field in ("country", "device"):
+            if names := several(getattr(has, field)):
+                yield Bound(field, f"the {field} is {' or '.join(names)}", among=frozenset(names))
+        if has.known is not None:
+            yield Bound("known", "they are a known customer" if has.known else "they are anonymous",
+                        among=frozenset((has.known,)))
+    if (visit := condition.session) is not None:
+        if visit.first_visit is not None:
+            yield Bound("first visit", "it is the first visit" if visit.first_visit else "it is not the first visit",
+                        among=frozenset((visit.first_visit,)))
+        if visit.ordered is not None:
+            yield Bound("ordered", f"they {'ordered' if visit.ordered else 'did not order'} in this visit",
+                        among=frozenset((visit.ordered,)))
+        for field in ("source", "medium", "campaign"):
+            if names := several(getattr(visit, field)):
+                yield Bound(f"visit {field}", f"this visit's {field} is {' or '.join(names)}", among=frozenset(names))
+    if (score := condition.score) is not None:
+        yield Bound("score", f"the score is at least {score.at_least or 0:g}", low=score.at_least or 0)
+        if score.below is not None:
+            yield Bound("score", f"the score is below {score.below:g}", high=score.below)
+        if score.band is not None:
+            yield Bound("band", f"they are {score.band}", among=frozenset((score.band,)))
+    if (rfm := condition.rfm) is not None:
+        yield Bound("orders", "they have ordered", low=1)
+        for field in ("recency", "frequency", "money"):
+            least, most = getattr(rfm, f"{field}_at_least"), getattr(rfm, f"{field}_at_most")
+            if least is not None:
+                yield Bound(f"rfm {field}", f"{field} is at least {least}", low=least)
+            if most is not None:
+                yield Bound(f"rfm {field}", f"{field} is at most {most}", high=most + 1)
+        if groups := several(rfm.group):
+            yield Bound("rfm group", f"they are {' or '.join(groups)}", among=frozenset(groups))
+
+
+def _cart(condition: Condition) -> Iterator[Bound]:
+    cart = condition.cart
+    if cart is None:
+        return
+    if cart.empty is not None:
+        yield (Bound("pieces in the cart", "the cart is empty", high=1) if cart.empty
+               else Bound("pieces in the cart", "something is in the cart", low=1))
+    if cart.items_at_least is not None:
+        yield Bound("pieces in the cart", f"at least {cart.items_at_least} are in the cart", low=cart.items_at_least)
+    elif any(getattr(cart, field) is not None for field in (
+            "value_at_least", "value_below", "contains_category", "contains_product", "older_than", "untouched_for")):
+        yield Bound("pieces in the cart", "something is in the cart", low=1)
+    if cart.value_at_least is not None:
+        yield Bound("cart value", f"the cart is worth at least {cart.value_at_least:g}", low=cart.value_at_least)
+    if cart.value_below is not None:
+        yield Bound("cart value", f"the cart is worth less than {cart.value_below:g}", high=cart.value_below)
+
+
+def _orders(condition: Condition) -> Iterator[Bound]:
+    orders = condition.orders
+    if orders is None:
+        return
+    if orders.count_at_least is not None:
+        yield Bound("orders", f"they have at least {orders.count_at_least} orders", low=orders.count_at_least)
+    if orders.count_is is not None:
+        yield Bound("orders", f"they have exactly {orders.count_is} orders", orders.count_is, orders.count_is + 1)
+    if orders.contains_product is not None or orders.contains_category is not None:
+        yield Bound("orders", "they have ordered", low=1)
+    if orders.value_at_least is not None:
+        yield Bound("order value", f"their orders are worth at least {orders.value_at_least:g}",
+                    low=orders.value_at_least)
+    if orders.value_below is not None:
+        yield Bound("order value", f"they are worth less than {orders.value_below:g}", high=orders.value_below)
+    if (within := _ms(orders.last_within)) is not None:
+        yield Bound("age of the last order", f"the last order is less than {_say(orders.last_within or '')} ago",
+                    high=within)
+    if (before := _ms(orders.last_before)) is not None:
+        yield Bound("age of the last order", f"the last order is at least {_say(orders.last_before or '')} ago",
+                    low=before)
+
+
+def _not(condition: Condition) -> Iterator[Bound]:
+    """The opposite of a condition that is a single plain statement."""
+    names = several(condition.in_segment)
+    if condition == Condition(in_segment=condition.in_segment) and names:
+        for name in names:
+            yield Bound(f"segment {name}", f'they are not in "{name}"', high=1)
+    dids = _list(condition.did)
+    if len(dids) == 1 and condition == Condition(did=condition.did):
+        [did] = dids
+        if did == Did(did.event, where=did.where, at_least=did.at_least, within=did.within):
+            yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least)
+    if condition.cart is not None and condition == Condition(cart=type(condition.cart)(empty=condition.cart.empty)):
+        yield (Bound("pieces in the cart", "something is in the cart", low=1) if condition.cart.empty
+               else Bound("pieces in the cart", "the cart is empty", high=1))
+    if condition.orders is not None and condition == Condition(
+            orders=type(condition.orders)(count_at_least=condition.orders.count_at_least)):
+        least = condition.orders.count_at_least or 0
+        yield Bound("orders", f"they have fewer than {least} orders", high=least)

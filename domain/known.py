@@ -1,0 +1,87 @@
+"""Known names: what the parts of a playbook may refer to."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from domain.condition import BANDS, RFM_GROUPS
+from domain.event_names import EVENTS, meant
+from domain.playbook import Playbook
+from domain.problem import Path
+
+Found = Iterator[tuple[Path, str]]
+"""Mistakes: (field, what is wrong)."""
+
+PURPOSES = ("marketing", "personalization", "analytics", "service")
+"""Purposes that need no declaration."""
+
+
+class Known:
+    """The names of one playbook. `broken` (by folder) names what cannot be read: who refers to it is not to blame."""
+
+    def __init__(self, playbook: Playbook, broken: Mapping[str, Iterable[str]]) -> None:
+        shop = playbook.shop
+        self.playbook = playbook
+        self.shop = shop
+        self.events = EVENTS | set(shop.events)
+        self.stages = tuple(stage.name for stage in shop.funnel)
+        self.broken = {part: frozenset(names) for part, names in broken.items()}
+        self.segment = {one.name: one for one in playbook.segments}
+        self.campaign = {one.name: one for one in playbook.campaigns}
+        self.pools = self._with("coupons", (one.name for one in playbook.coupons))
+        self.campaigns = self._with("campaigns", self.campaign)
+        self.static = self._with("segments", (one.name for one in playbook.segments if one.static))
+        self.segments = self._with("segments", self.segment) | set(BANDS) | {f"funnel_{one}" for one in self.stages}
+        if shop.rfm is not None:
+            self.segments |= {f"rfm_{group}" for group in RFM_GROUPS}
+        self.purposes = frozenset((*PURPOSES, *shop.consent.purposes))
+
+    def _with(self, part: str, names: Iterable[str]) -> frozenset[str]:
+        return frozenset(names) | self.broken.get(part, frozenset())
+
+    def event_at(self, path: Path, event: str | None) -> Found:
+        """That there is such an event."""
+        if event is not None and event not in self.events:
+            hint = meant(event, self.events) or f'; if it is your own, shop.toml names it: events = ["{event}"]'
+            yield path, f'there is no event "{event}"{hint}'
+
+    def segment_at(self, path: Path, name: str | None) -> Found:
+        """That there is such a segment."""
+        if name is None or name in self.segments:
+            return
+        if is_cell(name):
+            if self.shop.rfm is None:
+                yield path, f'there is no segment "{name}": shop.toml has no [rfm]'
+            return
+        yield path, f'there is no segment "{name}"{meant(name, self.segments)}'
+
+    def static_at(self, path: Path, name: str | None) -> Found:
+        """That there is such a static segment."""
+        if name is None or name in self.static:
+            return
+        if name in self.segment:
+            yield path, f'"{name}" is not static: who belongs to it follows from its `when`'
+        else:
+            yield path, f'there is no static segment "{name}"{meant(name, self.static)}'
+
+    def pool_at(self, path: Path, name: str | None) -> Found:
+        """That there is such a pool of coupons."""
+        if name is not None and name not in self.pools:
+            yield path, f'there are no coupons "{name}" in coupons/{meant(name, self.pools)}'
+
+    def campaign_at(self, path: Path, name: str | None) -> Found:
+        """That there is such a campaign."""
+        if name is not None and name not in self.campaigns:
+            yield path, f'there is no campaign "{name}"{meant(name, self.campaigns)}'
+
+
+def is_cell(name: str) -> bool:
+    """Whether this is the name of an RFM cell.
+
+    >>> is_cell("rfm_543"), is_cell("rfm_678"), is_cell("rfm_champions")
+    (True, False, False)
+    """
+    return len(name) == 7 and name.startswith("rfm_") and all(digit in "12345" for digit in name[4:])
+
+
+def several(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """One name, several, or none, as several."""
+    return () if value is None else value if isinstance(value, tuple) else (value,)

@@ -1,0 +1,199 @@
+"""Every kind of mistake in a playbook: each is reported with file, line, field, and what was expected or meant."""
+
+import pytest
+
+from connectors.playbook_folder import parse
+from domain.problem import PlaybookError
+
+SHOP = """
+events = ["Quiz Finished"]
+[groups.discounts]
+per_week = 2
+[[funnel]]
+name = "looking"
+when = { did = { event = "Product Viewed" } }
+[[funnel]]
+name = "buying"
+when = { cart = { items_at_least = 1 } }
+[rfm]
+"""
+GOOD = {
+    "shop.toml": SHOP,
+    "segments/engaged.toml": "[when]\nsession = { pages_at_least = 3 }",
+    "segments/empty_handed.toml": "[when]\ncart = { empty = true }",
+    "segments/active.toml": 'static = true\nstays = "30d"\n[[enter_on]]\nevent = "Message Opened"',
+    "coupons/winback.toml": "percent = 10",
+    "campaigns/mail.toml": 'format = "email"\ntrigger = { workflow = true }\n[content.default]\ntitle = "Hello"',
+    "campaigns/bar.toml": 'format = "bar"\ntrigger = { segment = "engaged" }\n[content.default]\ntitle = "Hello"',
+    "workflows/back.toml": """
+enters = { segment = "engaged" }
+[[steps]]
+send = "mail"
+[[steps]]
+id = "ask"
+wait_for = { event = "Message Opened", within = "2d", otherwise = "end" }
+[[steps]]
+tag = "active"
+[[steps]]
+id = "end"
+exit = true
+""",
+}
+S, C, F, P = "segments/x.toml", "campaigns/x.toml", "workflows/x.toml", "coupons/x.toml"
+BAR = 'format = "bar"\ntrigger = { event = "Product Added" }\n[content.default]\ntitle = "Hello"\n'
+FLOW = 'enters = { event = "Product Added" }\n'
+
+
+def mistakes(changes: dict[str, str]) -> list[str]:
+    """What is said of the good playbook with these files in it."""
+    try:
+        parse({name: text.encode() for name, text in {**GOOD, **changes}.items()})
+    except PlaybookError as wrong:
+        return [str(problem) for problem in wrong.problems]
+    return []
+
+
+def test_the_good_one_is_good() -> None:
+    assert mistakes({}) == []
+
+
+@pytest.mark.parametrize(("file", "text", "said"), [
+    # conditions
+    (S, "[when]\nsequence = { steps = ['Product Viewed', 'Product Aded'] }",
+     'line 2, when.sequence.steps[2]: there is no event "Product Aded"; did you mean "Product Added"?'),
+    (S, "[when]\nsequence = { steps = ['Product Viewed', { event = 'Product Added', at_least = 2 }] }",
+     "a step of a sequence has an event and its `where`"),
+    (S, "[when]\ndid = { event = 'Product Added', after = 'Order Complete' }", 'did you mean "Order Completed"?'),
+    (S, "[when]\ndid = { event = 'Order Completed', sum = { of = 'total' } }", "sum: needs at_least or below"),
+    (S, "[when]\ndid = { event = 'Order Completed', sum = { of = 'total', at_least = 5, below = 5 } }",
+     "when.did.sum.below: can never hold"),
+    (S, "[when]\ndid = { event = 'Product Added', where = { price = { at_lest = 5 } } }",
+     'when.did.where.price.at_lest: there is nothing called "at_lest" here; did you mean "at_least"?'),
+    (S, "[when]\ndid = { event = 'Product Added', where = { price = { at_least = 5, below = 2 } } }",
+     "when.did.where.price.below: can never hold"),
+    (S, "[when]\nfunnel = { stage = 'bying' }", 'when.funnel.stage: there is no stage "bying"; did you mean "buying"?'),
+    (S, "[when]\nrfm = { recency_at_least = 4, recency_at_most = 2 }", "when.rfm.recency_at_most: can never hold"),
+    (S, "[when]\nrfm = { group = 'champion' }", 'is "champion"; did you mean "champions"?'),
+    (S, "[when]\nin_segment = 'rfm_champion'", 'did you mean "rfm_champions"?'),
+    (S, "[when]\nholds_coupon = { pool = 'winbak' }",
+     'there are no coupons "winbak" in coupons/; did you mean "winback"?'),
+    (S, "[when]\nwas_said = { campaign = 'male' }", 'there is no campaign "male"; did you mean "mail"?'),
+    (S, "[when]\nhas = { first_seen_within = 'soon' }", "when.has.first_seen_within: should be a duration"),
+    (S, "[when]\nhas = { consent = 'marketin' }", 'there is no purpose "marketin"; did you mean "marketing"?'),
+    # what can never hold, through other segments too
+    (S, "[when]\nin_segment = 'empty_handed'\ncart = { value_at_least = 5 }",
+     "can never hold: something is in the cart, and the cart is empty (in \"empty_handed\")"),
+    (S, "[when]\nall = [{ score = { at_least = 0.7 } }, { score = { below = 0.3 } }]",
+     "can never hold: the score is at least 0.7"),
+    (S, "[when]\nhas = { country = 'IT' }\nany = [{ has = { country = 'FR' } }, { has = { country = 'DE' } }]",
+     "none of the ways in `any` is possible"),
+    (S, "[when]\ndid = { event = 'Product Added' }\ndid_not = { event = 'Product Added' }", "can never hold"),
+    (S, "[when]\norders = { last_before = '30d' }\nall = [{ orders = { last_within = '7d' } }]",
+     "can never hold: the last order is at least 30 days ago, and the last order is less than 7 days ago"),
+    (S, "[when]\nin_segment = 'engaged'\nnot = { in_segment = 'engaged' }", "can never hold"),
+    (S, "[when]\nfunnel = { stage = 'looking', at_least = 'buying' }", "can never hold: they are at the stage looking"),
+    # segments
+    (S, "static = true\n[when]\ncart = { empty = true }", "when: a static segment has none"),
+    (S, "stays = '3d'\n[when]\ncart = { empty = true }", "line 1, stays: goes only with static = true"),
+    (S, "static = true\n[[enter_on]]\nsegment = 'engagd'", 'line 3, enter_on[1].segment: there is no segment "engagd"'),
+    (S, "static = true\n[[enter_on]]\nsegment = 'engaged'\nevent = 'Product Added'",
+     "should be exactly one of event, segment"),
+    (S, "static = true\n[[enter_on]]\nsegment = 'x'", "refer to each other in a circle: x -> x"),
+    ("segments/funnel_x.toml", "[when]\ncart = { empty = true }", "name: is the name of a stage"),
+    ("segments/rfm_loyal.toml", "[when]\ncart = { empty = true }", "name: is the name of an RFM cell"),
+    # campaigns
+    (C, 'unless = {}\n' + BAR, "line 1, unless: says nothing"),
+    (C, 'group = "discount"\n' + BAR, 'group: shop.toml has no [groups.discount]; did you mean "discounts"?'),
+    (C, 'coupon = "winbak"\n' + BAR, 'coupon: there are no coupons "winbak" in coupons/; did you mean "winback"?'),
+    (C, 'limits = { per_day = 5, per_week = 2 }\n' + BAR, "limits.per_day: is more than the per_week of 2"),
+    (C, 'limits = { per_day = 5, total = 2 }\n' + BAR, "limits.per_day: is more than the total of 2"),
+    (C, BAR.replace('"bar"', '"slot"'), "slot: is missing: which element is filled?"),
+    (C, 'slot = "#hero"\n' + BAR, 'slot: goes only with format = "slot"'),
+    (C, 'format = "slot"\nslot = "#a{}"\n' + BAR[15:], "slot: should be a CSS selector"),
+    (C, 'urgent = true\n' + BAR, "urgent: goes only with messages"),
+    (C, 'format = "email"\ntrigger = { exit_intent = true }\n[content.default]\ntitle = "x"', "goes out by message"),
+    (C, 'format = "emial"\n' + BAR[15:], 'is "emial"; did you mean "email"?'),
+    (C, 'format = "email"\n' + BAR[15:] + '[content.mobile]\ntitle = "x"',
+     "content.mobile: a message is read on any device"),
+    (C, 'start = "2026-13-01"\n' + BAR, 'start: there is no such day or time: "2026-13-01"'),
+    (C, 'start = "2026-12-02"\nend = "2026-12-01"\n' + BAR, "line 2, end: is not after the start"),
+    (C, 'start = "tomorrow"\n' + BAR, 'start: should be a day or a minute'),
+    (C, 'holdout = 1.0\n' + BAR, "holdout: holds out everybody"),
+    (C, BAR + "[variants.a]\n", "variants: an experiment needs at least two variants"),
+    (C, BAR + "[variants.holdout]\n[variants.a]\n", "variants.holdout: \"holdout\" means something else"),
+    (C, BAR + "[variants.a]\nshare = 0\n[variants.b]\n", "share: should be a number of more than 0, is 0"),
+    (C, BAR + "[variants.a.content.default]\ntitle = '{{ frist_name }}'\n[variants.b]\n",
+     'variants.a.content.default.title: there is no variable "frist_name"'),
+    (C, BAR + "[goal]\nevent = 'Order Complete'", 'goal.event: there is no event "Order Complete"; did you mean'),
+    (C, BAR.replace('"Product Added" }', '"Product Added", delay = "x" }'), "trigger.delay: should be a duration"),
+    (C, BAR.replace('event = "Product Added"', 'exit_intent = true, delay = "5m"'),
+     "trigger.delay: goes only with event"),
+    (C, BAR.replace('event = "Product Added"', "workflow = true"), "trigger.workflow: no workflow ever sends it"),
+    # workflows
+    (F, FLOW, "steps: is missing"),
+    (F, FLOW + "[[steps]]\n", "steps[1]: should do exactly one thing: one of wait"),
+    (F, FLOW + "[[steps]]\nwait = '1d'\nsend = 'mail'",
+     "line 2, steps[1]: should do exactly one thing, does wait and send"),
+    (F, FLOW + "[[steps]]\nwait = '1d'\ngo = 'ennd'\n[[steps]]\nid = 'end'\nexit = true",
+     'line 4, steps[1].go: there is no step "ennd"; did you mean "end"?'),
+    (F, FLOW + "[[steps]]\nsend = 'bar'", 'steps[1].send: campaign "bar" has an occasion of its own'),
+    (F, FLOW + "[[steps]]\nsend = 'male'", 'there is no campaign "male"; did you mean "mail"?'),
+    (F, FLOW + "[[steps]]\ntag = 'engaged'", 'steps[1].tag: "engaged" is not static'),
+    (F, FLOW + "[[steps]]\ncoupon = 'w'", 'there are no coupons "w"'),
+    (F, FLOW + "[[steps]]\nexit = true\n[[steps]]\nwait = '1d'", 'steps[2]: nobody ever comes to "step_2"'),
+    (F, FLOW + "[[steps]]\nid = 'a'\ntag = 'active'\n[[steps]]\nuntag = 'active'\ngo = 'a'",
+     "goes round for ever without waiting: a -> step_2 -> a"),
+    (F, FLOW + "[[steps]]\nwait_for = { within = '2d' }", "steps[1].wait_for: should be exactly one of event, when"),
+    (F, FLOW + "[[steps]]\nwait_until = { }", "steps[1].wait_until: says nothing"),
+    (F, FLOW + "[[steps]]\nwait_until = { time = '9:30' }", 'should be a time of day, "09:30", is "9:30"'),
+    (F, FLOW + "[[steps]]\nwait_until = { weekday = 'mon' }", 'did you mean "monday"?'),
+    (F, FLOW + "[[steps]]\nwait = '1d'\npatience = '1d'", "patience: goes only with `send`"),
+    (F, FLOW + "[[steps]]\nbranch = [{ when = {}, go = 'end' }]\n[[steps]]\nid = 'end'\nexit = true",
+     "branch[1].when: says nothing"),
+    (F, FLOW + "[[steps]]\nid = 'a'\nwait = '1d'\n[[steps]]\nid = 'a'\nwait = '1d'",
+     '"a" is the name of step 1 already'),
+    (F, "enters = { event = 'Product Aded' }\n[[steps]]\nwait = '1d'", 'line 1, enters.event: there is no event'),
+    (F, FLOW + "leaves = {}\n[[steps]]\nwait = '1d'", "leaves: says nothing: everybody would leave at once"),
+    # coupons
+    (P, "", "coupons/x.toml: should be worth exactly one of percent, amount, free_shipping"),
+    (P, "percent = 10\namount = 5", "should be worth exactly one of"),
+    (P, "percent = 110", "percent: should be a number of at most 100, is 110"),
+    (P, "percent = 10\nnot_with = ['x']", "not_with: names itself"),
+    (P, "percent = 10\nvalid_for = '5s'", "valid_for: should be at least 60s"),
+    # the shop
+    ("shop.toml", SHOP + "recency = ['30d', '30d', '60d', '90d']",
+     "rfm.recency: each should be more than the one before"),
+    ("shop.toml", SHOP.replace("buying", "looking"), 'funnel[2].name: there is a stage "looking" already'),
+    ("shop.toml", "[[funnel]]\nname = 'a'\nwhen = { funnel = { stage = 'a' } }", "a stage cannot ask for a stage"),
+    ("shop.toml", "[pressure]\nper_day = 5\nper_week = 3", "pressure.per_day: is more than the per_week of 3"),
+    ("shop.toml", "[pressure.weights]\nemial = 3", 'there is no format "emial"; did you mean "email"?'),
+    ("shop.toml", "[quiet_hours]\nbegin = '08:00'\nend = '08:00'", "quiet_hours.end: is when they begin"),
+    ("shop.toml", "[quiet_hours]\nbegin = '8'", 'quiet_hours.begin: should be a time of day, "09:30", is "8"'),
+])
+def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
+    found = mistakes({file: text})
+    assert any(said in problem and problem.startswith(file) for problem in found), found
+    field = said.partition(": ")[0].rpartition(", ")[2].partition(".")[0].partition("[")[0]
+    if f"{field} =" in text:
+        assert any("line " in problem.partition(": ")[0] for problem in found if said in problem), found
+
+
+@pytest.mark.parametrize("text", [
+    "[when]\nany = [{ cart = { empty = true } }, { cart = { items_at_least = 1 } }]",
+    "[when]\nnot = { cart = { items_at_least = 2 } }\ncart = { items_at_least = 1 }",
+    "[when]\ndid = { event = 'Product Added', within = '7d' }\ndid_not = { event = 'Product Added', within = '1d' }",
+    "[when]\ndid = { event = 'Product Added', where = { category = 'a' } }\n"
+    "did_not = { event = 'Product Added', where = { category = 'b' } }",
+    "[when]\nin_segment = ['engaged', 'empty_handed']\ncart = { items_at_least = 1 }",
+    "[when]\norders = { last_before = '7d', last_within = '30d' }",
+    "[when]\nrfm = { recency_at_least = 4, recency_at_most = 4 }",
+])
+def test_what_can_hold_is_not_blamed(text: str) -> None:
+    assert mistakes({S: text}) == []
+
+
+def test_who_refers_to_a_broken_file_is_not_to_blame() -> None:
+    found = mistakes({"campaigns/mail.toml": "format = ", "segments/active.toml": "static = 1",
+                      "coupons/winback.toml": "percent = 'x'", C: 'coupon = "winback"\n' + BAR})
+    assert {problem.split(",")[0] for problem in found} == {
+        "campaigns/mail.toml", "segments/active.toml", "coupons/winback.toml"}, found

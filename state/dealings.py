@@ -109,7 +109,10 @@ class Hope(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Written(msgspec.Struct, array_like=True, omit_defaults=True):
-    """A message that was sent to this person: `state` is sent, delivered, opened, clicked, bounced or held."""
+    """A message to this person: `state` is sent (decided, on its way), delivered, opened, clicked, bounced or held.
+
+    `address` is a short hash of where it went.
+    """
 
     message_id: str
     campaign: str
@@ -117,6 +120,8 @@ class Written(msgspec.Struct, array_like=True, omit_defaults=True):
     at: int
     state: str = "sent"
     variant: str = ""
+    purpose: str = ""
+    address: str = ""
 
 
 class Link(msgspec.Struct, array_like=True):

@@ -297,8 +297,8 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
     `tags` are the static segments they were put into (they stand in `segments` too), `rfm` is their cell ("543"),
     `runs` their ways through workflows by run id, `been` those they finished, `assigned` the variant of each
-    experiment, `unreachable` the channels that were given up (ms), `later` the campaigns whose occasion was delayed or
-    put off, with what it was (timers "later:<campaign>").
+    experiment, `unreachable` the addresses that were given up (`state/addresses.py`; ms), `later` the campaigns whose
+    occasion was delayed or put off, with what it was (timers "later:<campaign>").
     (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
     """
 

@@ -11,12 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from domain.effect import Effect
 from domain.event import Event
+from operators import offers
 from state.context import Context
 from state.person import Person
 
 Book = Callable[[Person, Event, Context], Sequence[Effect]]
 
-BOOKS: Mapping[str, tuple[Book, ...]] = {}
+BOOKS: Mapping[str, tuple[Book, ...]] = {
+    "Offer Shown": (offers.shown,),
+    "Offer Dismissed": (offers.dismissed,),
+    "Offer Held": (offers.held,),
+}
 """By event name."""
 
 EVERY: tuple[Book, ...] = ()

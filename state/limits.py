@@ -3,17 +3,12 @@
 What was shown counts; what was sent and not yet shown is reserved and counts until it expires. An arm reserves nothing.
 """
 
-from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from state.days import local_day
 from state.leaves import granted
 from state.person import Facts, Person, Said
 from state.rules import SERVICE, CampaignRule, Rules
-
-MAX_SAID = 500
-"""Campaigns whose showings are remembered for one person."""
 
 _NOTHING = Said()
 
@@ -97,39 +92,3 @@ def is_popup(name: str, rules: Rules) -> bool:
     """Whether this campaign shows popups; one that left the playbook may have."""
     rule = rules.campaigns.get(name)
     return rule is None or rule.format == "popup"
-
-
-def spend(person: Person, campaign: str, visit: str, today: int, now: int) -> None:
-    """Count one showing."""
-    said = person.said.get(campaign)
-    if said is None:
-        if len(person.said) >= MAX_SAID:
-            del person.said[min(person.said, key=lambda name: (person.said[name].last_at, name))]
-        said = person.said[campaign] = Said()
-    if said.session != visit:
-        said.session, said.in_session = visit, 0
-    if said.day != today:
-        said.day, said.in_day = today, 0
-    said.total += 1
-    said.in_session += 1
-    said.in_day += 1
-    said.last_at = max(said.last_at, now)
-
-
-def local_day(now: int, zone: str, otherwise: str = "UTC") -> int:
-    """The number of the day (days since the year 1) in a time zone; an unknown zone counts as `otherwise`.
-
-    >>> local_day(1_569_888_000_000, "Europe/Rome") - local_day(1_569_888_000_000, "America/Montreal")
-    1
-    """
-    where = _zone(zone) or _zone(otherwise) or UTC
-    return datetime.fromtimestamp(now / 1000, where).toordinal()
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> tzinfo | None:
-    """A time zone by its name. People's browsers name it, so it may be anything."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None

@@ -33,6 +33,7 @@ import msgspec
 
 from state import seen
 from state.codec import VERSION
+from state.exposures import MAX_SHOWINGS
 from state.person import (
     MAX_CART_ITEMS,
     MAX_FACETS,
@@ -222,6 +223,7 @@ def _join_said(person: Person, said: dict[str, Said], open_sessions: set[str]) -
         elif more.last_at > have.last_at:
             have.session, have.in_session = more.session, more.in_session
         have.last_at = max(have.last_at, more.last_at)
+        have.times = sorted([*have.times, *more.times])[-MAX_SHOWINGS:]
     for have in person.said.values():
         if have.session in open_sessions:
             have.session = now_open

@@ -187,8 +187,8 @@ def test_an_exit_popup_waits_for_the_distance_and_comes_back_by_itself() -> None
     visitor = Visitor(playbook(shop={"limits": {"cooldown": "2m"}}, campaigns={
         "now": {"trigger": {"event": "Quiz Finished"}}, "exit": {"trigger": {"exit_intent": True}}}))
     visitor.does(0, "Page Viewed")
-    show(visitor, 2_000, sent(visitor.does(1_000, "Quiz Finished")))
-    assert short(visitor.does(3_000, "Page Viewed")) == [(3_000, "disarm", "exit")]
+    shown = show(visitor, 2_000, sent(visitor.does(1_000, "Quiz Finished")))
+    assert short(shown) == [(2_000, "disarm", "now"), (2_000, "disarm", "exit")], "taken back at once"
     assert short(visitor.does(4_000, "Exit Intent")) == [(4_000, "hold cooldown", "exit")]
     assert short(visitor.waits(200_000)) == [(122_000, "arm", "exit")]
 

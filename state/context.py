@@ -15,6 +15,9 @@ from domain.streams import PARTITIONS
 from state.person import Person
 from state.rules import Rules
 
+AGAIN = "+"
+"""What is added to the origin of a happening for the one that follows it at once (the timer `again:`)."""
+
 
 class Due(msgspec.Struct, frozen=True):
     """A timer of a person has come: `kind` and `id` as it was set, `due` in ms. Steps see it like an event."""
@@ -81,6 +84,10 @@ class Context:
             self.proposals = []
         if self._counts:
             self._counts.clear()
+
+    def at_once(self) -> int:
+        """How many happenings have followed each other at this one instant, each because of the one before."""
+        return len(self.origin) - len(self.origin.rstrip(AGAIN))
 
     def id(self, step: str) -> str:
         """The next effect id of `step` within this happening."""

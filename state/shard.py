@@ -27,7 +27,7 @@ from domain.record import Record
 from domain.reject import Reject
 from domain.streams import LETTERS, SHARD_INPUT
 from state import seen
-from state.context import Context, Due, Happening, Step, Unreadable
+from state.context import AGAIN, Context, Due, Happening, Step, Unreadable
 from state.memory import Memory
 from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
@@ -84,6 +84,8 @@ class Shard:
         self.tally = tally or Tally()
         self.bugs: list[str] = []
         self._firing: tuple[str, str] | None = None
+        self._latest = ""
+        """Whose happening it was that was last gone through, in this batch."""
         self._poison_timers: set[tuple[str, str]] = set()
         self._steps = tuple(steps)
         self._partitions = partitions
@@ -113,7 +115,7 @@ class Shard:
             self._poison_timers.clear()
         runs: list[list[int]]
         while True:
-            self._firing = None
+            self._firing, self._latest = None, ""
             self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history))
             index, runs = -1, []
             try:
@@ -273,6 +275,7 @@ class Shard:
 
     def _steps_over(self, person: Person, event: Happening, context: Context) -> None:
         effects = self._effects
+        self._latest = person.id
         for step in self._steps:
             for effect in step(person, event, context):
                 effects.append((effect, _key(effect)))
@@ -292,7 +295,11 @@ class Shard:
             kind, _, about = name.partition(":")
             at = floor = max(due, floor)
             context.stream, context.offset = "", 0
-            origin = f"timer-{person_tag(person.id)}-{name}-{due}"
+            if kind == "again" and self._latest == person.id:
+                # What follows at once is named after what it follows: several happenings share a millisecond.
+                origin = context.origin + AGAIN
+            else:
+                origin = f"timer-{person_tag(person.id)}-{name}-{due}"
             context.begin(origin, at, at)
             if (person.id, name) in self._poison_timers:
                 self._effects.append((Reject(

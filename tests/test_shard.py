@@ -273,3 +273,19 @@ def test_outbox_rows_stay_until_they_are_said_to_be_sent(tmp_path: Path) -> None
     bench.store.commit(Batch(), [1])
     bench.reopen()
     assert [row.seq for row in bench.store.outbox()] == [2]
+
+
+def test_what_follows_at_once_has_ids_of_its_own(tmp_path: Path) -> None:
+    """Two events in one millisecond, each followed twice at once."""
+
+    def talkative(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if context.at_once() < 2:
+            person.timers["again:"] = context.now
+        return [Letter(kind="x", sender=person.id, to=person.id, seq=1, id=context.id("talkative"))]
+
+    records = [record("ann", offset=n, at=5) for n in (1, 2)]
+    whole = [row.id for row in Bench(tmp_path / "1", [talkative], HERE).apply(*records)]
+    assert [name.removeprefix(f"clicks-{HERE}-").removesuffix("-talkative-0") for name in whole] == [
+        "1", "1+", "1++", "2", "2+", "2++"]
+    single = Bench(tmp_path / "2", [talkative], HERE)
+    assert [row.id for one in records for row in single.apply(one)] == whole

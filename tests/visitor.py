@@ -18,7 +18,7 @@ from domain.event import Identify, Page, Seen, Track
 from domain.playbook import Playbook
 from operators import choose_actions, fold_profile, match_segments, respect_limits
 from state import codec
-from state.context import Context, Due
+from state.context import AGAIN, Context, Due
 from state.person import Person
 from state.rules import compile_rules
 
@@ -81,7 +81,8 @@ class Visitor:
             del self.person.timers[f"{kind}:{name}"]
             at = max(at, self.now)
             self.fired.append((at - T0, f"{kind}:{name}"))
-            self._run(f"timer-{kind}-{name}-{at}", at, Due(kind, name, at))
+            origin = self.context.origin + AGAIN if kind == "again" else f"timer-{kind}-{name}-{at}"
+            self._run(origin, at, Due(kind, name, at))
         raise AssertionError(f"timers never rest: {self.person.timers}")
 
     def _run(self, origin: str, now: int, event: Any) -> None:

@@ -8,7 +8,7 @@
 `state/changes.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from domain.condition import BANDS, Condition, Did
@@ -59,8 +59,8 @@ class Compiled:
         return tuple(held[:SAID_AT_MOST]), tuple(failed[:SAID_AT_MOST])
 
 
-def compile_condition(condition: Condition, shop: Shop | None = None) -> Compiled:
-    """A condition as closures; amounts are read in the shop's currency.
+def compile_condition(condition: Condition, shop: Shop | None = None, also: Sequence[Leaf] = ()) -> Compiled:
+    """A condition as closures; amounts are read in the shop's currency. What stands in `also` must hold too.
 
     >>> from domain.condition import InSession
     >>> from state.person import Session
@@ -69,7 +69,11 @@ def compile_condition(condition: Condition, shop: Shop | None = None) -> Compile
     >>> engaged.holds(person, Facts(), 0), engaged.explain(person, Facts(), 0)
     (True, (('at least 3 pages this visit (has 4)',), ()))
     """
-    return Compiled(_node(condition, shop or Shop()))
+    root = _node(condition, shop or Shop())
+    if also:
+        parts = root.children if isinstance(root, Node) and root.kind == "all" else (root,)
+        root = _join("all", [*parts, *also])
+    return Compiled(root)
 
 
 # -- trees -----------------------------------------------------------------------------------------------------

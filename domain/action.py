@@ -112,12 +112,16 @@ class Move(Base, frozen=True, kw_only=True, omit_defaults=True, tag="move"):
 
 
 class Progress(Base, frozen=True, kw_only=True, omit_defaults=True, tag="progress"):
-    """A person entered a workflow, came to a step, or left it: `what` is entered, step, goal, left, finished."""
+    """A person entered a workflow, came to a step that waits or sends, or left: `what` is entered, step, goal, left,
+    finished. `run` is this way through it; `goal` is the name of the goal.
+    """
 
     workflow: str
     version: str
     what: str
     step: str = ""
+    run: str = ""
+    goal: str = ""
 
 
 class CouponNews(Base, frozen=True, kw_only=True, omit_defaults=True, tag="coupon"):

@@ -12,6 +12,7 @@
 Steps follow each other; `go` and the branches name the `id` of another step.
 """
 
+from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
@@ -134,3 +135,21 @@ class Workflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def id_of(self, n: int) -> str:
         """The name of the n-th step (from 0)."""
         return self.steps[n].id or f"step_{n + 1}"
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def version_of(workflow: Workflow) -> str:
+    """A short hash of what those who are in it live by: its steps and what makes them leave.
+
+    Who else may enter, how it is described, and what is to become of them when it changes makes no new version.
+
+    >>> one = msgspec.convert({"name": "w", "enters": {"event": "Cart Viewed"}, "steps": [{"wait": "1h"}]}, Workflow)
+    >>> version_of(one) == version_of(msgspec.structs.replace(one, again="always", description="x"))
+    True
+    >>> version_of(one) == version_of(msgspec.structs.replace(one, leaves_on=("Order Completed",)))
+    False
+    """
+    lived = (workflow.name, workflow.steps, workflow.leaves, workflow.leaves_on)
+    return sha256(_encode(lived)).hexdigest()[:12]

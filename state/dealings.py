@@ -22,7 +22,10 @@ class Said(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
-    """A send that was decided and not yet seen to be shown (or accepted); released when it expires."""
+    """A send that was decided and not yet seen to be shown (or accepted); released when it expires.
+
+    `content_key` tells, of what fills a slot, whether it is what was there already.
+    """
 
     action_id: str
     campaign: str
@@ -31,6 +34,7 @@ class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
     variant: str = ""
     propensity: float = 1.0
     workflow: str = ""
+    content_key: str = ""
 
 
 class Armed(msgspec.Struct, array_like=True):
@@ -62,8 +66,8 @@ class Decision(msgspec.Struct, array_like=True):
 class Run(msgspec.Struct, omit_defaults=True):
     """One way of a person through a workflow. `version` is the hash of the workflow they began with.
 
-    `step` is where they stand (an index into its steps), `since` when they came there, `until` when waiting ends (0: it
-    does not wait), `waits` what for. `origin` names what made them enter.
+    `step` is where they stand (an index into its steps; `at` is the step's id), `since` when they came there, `until`
+    when waiting ends (0: it does not wait), `waits` what for. `origin` names what made them enter.
     """
 
     workflow: str
@@ -75,6 +79,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     waits: str = ""
     origin: str = ""
     steps_taken: int = 0
+    at: str = ""
 
 
 class Been(msgspec.Struct, array_like=True):
@@ -106,6 +111,17 @@ class Hope(msgspec.Struct, array_like=True, omit_defaults=True):
     until: int
     variant: str = ""
     propensity: float = 1.0
+
+
+class Later(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A campaign is to be decided at `due` (ms), because its occasion was delayed or put off (`state/later.py`).
+
+    `run` names the way through a workflow that asked for it.
+    """
+
+    due: int
+    occasion: str
+    run: str = ""
 
 
 class Written(msgspec.Struct, array_like=True, omit_defaults=True):

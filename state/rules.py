@@ -15,8 +15,11 @@ from domain.money import to_major
 from domain.playbook import Playbook
 from domain.segment import Segment
 from state.conditions import Compiled, compile_condition
+from state.funnel import segments_of
 from state.index import Index
+from state.occasions import StaticRule, static_rules
 from state.properties import matcher
+from state.rfm import declared_cuts
 
 SEND_FOR = 30_000
 ARM_FOR = 30 * 60_000
@@ -30,18 +33,19 @@ WATCHED = ("exit_intent", "seconds_on_site")
 
 
 class SegmentRule:
-    """A segment made ready. `order` puts segments behind those they refer to."""
+    """A segment made ready. `order` puts segments behind those they refer to; `static` is there for a static one."""
 
-    __slots__ = ("explain", "holds", "name", "need", "needs", "next_change", "order", "timed", "timer")
+    __slots__ = ("explain", "holds", "name", "need", "needs", "next_change", "order", "static", "timed", "timer")
 
-    def __init__(self, segment: Segment, when: Compiled, order: int) -> None:
+    def __init__(self, segment: Segment, when: Compiled, order: int, static: StaticRule | None = None) -> None:
         self.name = segment.name
+        self.static = static
         self.order = order
         self.holds = when.holds
         self.next_change = when.next_change
         self.explain = when.explain
         self.timed = when.timed
-        self.needs = when.needs
+        self.needs = when.needs if static is None else static.needs
         self.need = self.timer = "segment:" + segment.name
 
 
@@ -93,9 +97,13 @@ class Rules:
         self.short = self.hash[:12]
         self.shop = shop
         self.cooldown = parse(shop.limits.cooldown)
-        compiled = {segment.name: (segment, compile_condition(segment.when, shop)) for segment in playbook.segments}
-        order = in_order({name: _referred(when) for name, (_, when) in compiled.items()})
-        self.segments = tuple(SegmentRule(*compiled[name], n) for n, name in enumerate(order) if name in compiled)
+        self.rfm = declared_cuts(shop)
+        segments = segments_of(playbook)
+        compiled = {segment.name: (segment, compile_condition(segment.when, shop)) for segment in segments}
+        static = static_rules(segments, shop)
+        order = in_order({name: static[name].refers if name in static else _referred(when)
+                          for name, (_, when) in compiled.items()})
+        self.segments = tuple(SegmentRule(*compiled[name], n, static.get(name)) for n, name in enumerate(order))
         self.segment = {rule.name: rule for rule in self.segments}
         campaigns = [CampaignRule(one, compile_condition(one.when, shop)) for one in playbook.campaigns]
         campaigns.sort(key=lambda one: (-one.priority, one.name))

@@ -90,7 +90,10 @@ class Been(msgspec.Struct, array_like=True):
 
 
 class Coupon(msgspec.Struct, array_like=True, omit_defaults=True):
-    """A coupon of this person: `state` is reserved, redeemed, expired or released."""
+    """A coupon of this person: `state` is reserved, redeemed, expired or released.
+
+    `origin` is the id it was reserved under, when it moved here from another one.
+    """
 
     code: str
     pool: str
@@ -100,6 +103,35 @@ class Coupon(msgspec.Struct, array_like=True, omit_defaults=True):
     campaign: str = ""
     order_id: str = ""
     redeemed_at: int = 0
+    origin: str = ""
+
+
+class Home(msgspec.Struct, array_like=True, omit_defaults=True):
+    """The home of a pool of codes, which leases them: the first `granted` are leased.
+
+    `mark` tells whether those codes are still what they were then.
+    """
+
+    granted: int = 0
+    mark: str = ""
+
+
+class Desk(msgspec.Struct, array_like=True, omit_defaults=True):
+    """The desk of a shard for one pool: `codes` are leased to it, and nobody has them yet, oldest first.
+
+    `asked_at` says when it asked for more (0: it does not wait for an answer). `shut` is why there are none to be had,
+    in the words of the playbook `shut_by`. `waiting` are (person, campaign) who wanted one meanwhile. `counts` says how
+    many coupons became what here; over all desks of the pool it adds up. `strangers` counts codes of the pool in orders
+    of people who do not have them.
+    """
+
+    codes: list[str] = []
+    asked_at: int = 0
+    shut: str = ""
+    shut_by: str = ""
+    waiting: list[tuple[str, str]] = []
+    counts: dict[str, int] = {}
+    strangers: int = 0
 
 
 class Hope(msgspec.Struct, array_like=True, omit_defaults=True):

@@ -16,7 +16,10 @@ from state.dealings import (
     Been,
     Coupon,
     Decision,
+    Desk,
+    Home,
     Hope,
+    Later,
     Link,
     Mail,
     Reserved,
@@ -35,6 +38,7 @@ __all__ = [
     "MAX_COUPONS",
     "MAX_FACETS",
     "MAX_HOPES",
+    "MAX_LATER",
     "MAX_OLDER_ORDERS",
     "MAX_ORDERS",
     "MAX_PRODUCTS",
@@ -55,8 +59,11 @@ __all__ = [
     "Count",
     "Coupon",
     "Decision",
+    "Desk",
     "Facts",
+    "Home",
     "Hope",
+    "Later",
     "Link",
     "Mail",
     "Order",
@@ -177,6 +184,7 @@ MAX_RUNS = 50
 MAX_BEEN = 200
 MAX_COUPONS = 50
 MAX_HOPES = 100
+MAX_LATER = 50
 MAX_WRITTEN = 50
 MAX_TAGS = 200
 MAX_ASSIGNED = 500
@@ -226,6 +234,7 @@ class Session(msgspec.Struct, omit_defaults=True):
     (`snapshot_at`, ms; `snapshots` moments were offered so far); it becomes an outcome when the label is known.
     `labelled` says that the outcome was emitted: there is never a second one. `sent` names the campaigns that fired
     once because of the time spent in this visit, `dismissed` those that were closed by hand; neither comes again in it.
+    `filled` has what was counted as shown in a slot in this visit: campaign -> what it said (a hash).
     """
 
     id: str
@@ -256,6 +265,7 @@ class Session(msgspec.Struct, omit_defaults=True):
     ordered_at: int = 0
     sent: list[str] = []
     dismissed: list[str] = []
+    filled: dict[str, str] = {}
 
 
 class CartItem(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -299,6 +309,8 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     `runs` their ways through workflows by run id, `been` those they finished, `assigned` the variant of each
     experiment, `unreachable` the addresses that were given up (`state/addresses.py`; ms), `later` the campaigns whose
     occasion was delayed or put off, with what it was (timers "later:<campaign>").
+    `home` and `desk` belong to no human being: where a pool of codes is leased out, and where a shard keeps what it was
+    leased (ids "c:<pool>" and "d:<pool>#…", which no event can name; `state/desk.py`).
     (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
     """
 
@@ -330,7 +342,9 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     hopes: list[Hope] = []
     written: list[Written] = []
     unreachable: dict[str, int] = {}
-    later: dict[str, str] = {}
+    later: dict[str, list[Later]] = {}
+    home: Home | None = None
+    desk: Desk | None = None
 
     def own(self) -> Facts:
         """The facet of the person's own id, made when first asked for."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from domain.effect import Effect
 from domain.event import Event
 from operators import offers
+from state import feedback
 from state.context import Context
 from state.person import Person
 
@@ -21,6 +22,14 @@ BOOKS: Mapping[str, tuple[Book, ...]] = {
     "Offer Shown": (offers.shown,),
     "Offer Dismissed": (offers.dismissed,),
     "Offer Held": (offers.held,),
+    "Message Delivered": (feedback.delivered,),
+    "Message Opened": (feedback.opened,),
+    "Message Clicked": (feedback.clicked,),
+    "Message Bounced": (feedback.bounced,),
+    "Message Held": (feedback.held,),
+    "Unsubscribed": (feedback.unsubscribed,),
+    "Consent Updated": (feedback.refused,),
+    "Identified": (feedback.refused,),
 }
 """By event name."""
 

@@ -36,8 +36,8 @@ MAX_URL = 512
 
 NO_VISIT = frozenset({
     "Order Updated", "Order Refunded", "Order Cancelled", "Consent Updated", "Message Delivered", "Message Opened",
-    "Message Clicked", "Message Bounced", "Unsubscribed", "Offer Held", "Offer Shown", "Signed Out", "Identified",
-    "Grouped", "Aliased",
+    "Message Clicked", "Message Bounced", "Message Held", "Unsubscribed", "Offer Held", "Offer Shown", "Signed Out",
+    "Identified", "Grouped", "Aliased",
 })
 """What is reported about a person, not done by them in the shop: it opens no visit and keeps none open."""
 

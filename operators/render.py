@@ -74,8 +74,7 @@ def content_key(prepared: Prepared, person: Person, facts: Facts) -> str:
 
 def render(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> Content:
     """What is shown. Missing when a value is not known; ValueError when the template fails or leads astray."""
-    values = {root: value for root in prepared.roots
-              if root in _VALUES and (value := _VALUES[root](person, facts, rules)) not in (None, "", [], {})}
+    values = values_of(prepared, person, facts, rules)
     coupon = _line(prepared.coupon.render(values))
     if coupon:
         values["coupon"] = coupon
@@ -87,6 +86,12 @@ def render(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> Co
         image_url=_url("image_url", prepared.image_url.render(values)),
         coupon=coupon,
     )
+
+
+def values_of(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> dict[str, Any]:
+    """The values that the words use, by variable; what is not known is not there."""
+    return {root: value for root in prepared.roots
+            if root in _VALUES and (value := _VALUES[root](person, facts, rules)) not in (None, "", [], {})}
 
 
 def _safe_attribute(tag: str, attribute: str, value: str) -> str | None:

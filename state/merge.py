@@ -19,6 +19,8 @@ What is open (session, cart) and what was said moves along. `absorb` guarantees:
 - the cart holds the lines of both; a product in both has the line that changed last;
 - how often something was said adds up; a campaign said in both open sessions was said in the joined one;
 - messages seen by either are seen; what is reserved moves along, with its timers;
+- what was written to either was written to U, each message in the state that is further; an address that either gave
+  up is given up;
 - the timer of the session stands at the joined session's end.
 
 What a browser holds armed does not move: the giver takes it back, and U decides anew. Neither do segments, band and
@@ -31,7 +33,7 @@ from typing import Any
 
 import msgspec
 
-from state import seen
+from state import addresses, feedback, seen
 from state.codec import VERSION
 from state.exposures import MAX_SHOWINGS
 from state.person import (
@@ -43,6 +45,7 @@ from state.person import (
     Reserved,
     Said,
     Session,
+    Written,
 )
 from state.sessions import SESSION_TIMER, chance, ends_at
 from state.view import combine, earlier
@@ -67,6 +70,8 @@ class Handover(msgspec.Struct, omit_defaults=True):
     reserved: list[Reserved] = []
     timers: dict[str, int] = {}
     seen: bytes = b""
+    written: list[Written] = []
+    unreachable: dict[str, int] = {}
 
 
 def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
@@ -100,7 +105,7 @@ def hand_over(person: Person) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(Handover(
         facets=person.facets, session=person.session, cart=person.cart, said=person.said, reserved=person.reserved,
         timers={name: due for name, due in person.timers.items() if name.startswith(RESERVED_TIMER)},
-        seen=person.seen))
+        seen=person.seen, written=person.written, unreachable=person.unreachable))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
@@ -137,6 +142,10 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
     for name, due in given.timers.items():
         person.timers[name] = min(due, person.timers.get(name, due))
     person.seen = seen.union(person.seen, given.seen)
+    person.written = feedback.joined(person.written, given.written)
+    for name, at in given.unreachable.items():
+        person.unreachable[name] = max(at, person.unreachable.get(name, 0))
+    addresses.trim(person)
     _compact(person)
 
 
@@ -161,6 +170,7 @@ def join_sessions(one: Session, other: Session) -> Session:
         ordered=one.ordered or other.ordered, ordered_at=earlier(one.ordered_at, other.ordered_at),
         labelled=one.labelled or other.labelled, snapshots=one.snapshots + other.snapshots,
         sent=sorted({*one.sent, *other.sent}), dismissed=sorted({*one.dismissed, *other.dismissed}),
+        filled={**older.filled, **newer.filled},
     )
     if not (joined.source or joined.medium or joined.campaign):
         joined.source, joined.medium, joined.campaign = second.source, second.medium, second.campaign

@@ -22,6 +22,7 @@ from domain.outcome import Outcome
 from domain.product import Prices, WrongField
 from domain.shop import Shop
 from operators import books
+from state import traces
 from state.context import Context, Due, Happening, Unreadable
 from state.facts import count, learn_trait
 from state.person import MAX_CONSENT, MAX_TEXT, MAX_TRAITS, Facts, Person, Session, Source, Trait
@@ -39,7 +40,8 @@ NO_VISIT = frozenset({
     "Message Clicked", "Message Bounced", "Message Held", "Unsubscribed", "Offer Held", "Offer Shown", "Signed Out",
     "Identified", "Grouped", "Aliased",
 })
-"""What is reported about a person, not done by them in the shop: it opens no visit and keeps none open."""
+"""What is reported about a person, not done by them in the shop: it opens no visit, keeps none open, and who was only
+reported about was not seen again."""
 
 _PAGES = (Page, Screen)
 
@@ -48,6 +50,8 @@ _prices_of: tuple[Shop | None, Prices] = (None, Prices("EUR"))
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
     """Fold one happening. Unreadable, before anything has changed, when a field is of no use."""
+    if person.rules != context.rules.short:
+        traces.forget(person, context.rules.remembered)
     if isinstance(event, Due):
         return _due(person, event, context)
     if isinstance(event, Letter):
@@ -76,7 +80,7 @@ def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
         facts = person.own()
     facts.version += 1
     latest = at >= facts.last_seen
-    if latest:
+    if latest and (event.name not in NO_VISIT or not facts.last_seen):
         facts.last_seen = at
     if at < facts.first_seen or not facts.first_seen:
         facts.first_seen = at
@@ -102,10 +106,14 @@ def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
     if how is not None:
         if how.fold(person, facts, session, news, at, offline):
             count(facts, name, at)
+            if name in context.rules.traces:
+                traces.remember(facts, context.rules.traces[name], event, at)
         if session is not None and session.ordered and not session.labelled:
             return (*ended, *_bought(person, session, context))
         return ended
     count(facts, name, at)
+    if name in context.rules.traces:
+        traces.remember(facts, context.rules.traces[name], event, at)
     if isinstance(event, _PAGES):
         facts.pages += 1
         if session is not None:

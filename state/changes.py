@@ -2,9 +2,12 @@
 
 Conditions name their `needs`; a happening names its changes in the same words:
 
-    visit                    another visit, or none                 about     country, device, language, source
-    pages products searches  counted in the visit                   person    traits, consent: asks everything again
-    score                    the score or the band                  cart orders event:<name> segment:<name>
+    visit                    another visit, or none                 about     country, device, language, source,
+    pages products searches  counted in the visit                             first seen
+    ordered                  in the visit                           person    traits, consent: asks everything again
+    seen                     last seen                              score     the score or the band
+    rfm                      the cell                               cart orders coupons event:<name> segment:<name>
+    said:<campaign>          an offer was shown; what messages report asks everything again
 
 Who changes a person after the segments were matched (a coupon reserved, a trait set by a workflow) sets the timer
 `again:` to now: everything is then asked again at once, as a happening of its own.
@@ -15,13 +18,16 @@ not there, and everything is asked again, which changes no answer: an answer dep
 
 from typing import Any
 
-from domain.event_names import CALL_EVENTS
+from domain.event_names import CALL_EVENTS, OUR_EVENTS
 from domain.letter import Letter
 from domain.streams import CARTS, PEOPLE, PURCHASES, stream_of
 from state.context import Due, Happening
-from state.person import Facts, Person
+from state.exposures import MAX_SAID
+from state.person import MAX_COUNTS, MAX_TRACES, Facts, Person
+from state.properties import property_of
 
-_VISIT = ("visit", "pages", "products", "searches", "about")
+_VISIT = ("visit", "pages", "products", "searches", "ordered", "about")
+_PLACES = ((1, "pages"), (2, "products"), (3, "searches"), (4, "ordered"))
 
 
 def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
@@ -34,21 +40,21 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
     True
     >>> person.session.pages = 2
     >>> changes(person, Facts(), Page())
-    ['pages', 'event:Page Viewed']
+    ['pages', 'event:Page Viewed', 'seen']
     """
     hot = person.__dict__
     before: tuple[Any, ...] | None = hot.get("seen")
     session = person.session
     if session is None:
-        seen = ("", 0, 0, 0, facts.country, facts.device, facts.locale, facts.last_source, person.score, person.band)
+        seen = ("", 0, 0, 0, False, facts.country, facts.device, facts.locale, facts.last_source, facts.first_source,
+                facts.first_seen, person.rfm, person.score, person.band)
     else:
-        seen = (session.id, session.pages, session.products, session.searches, facts.country, facts.device,
-                facts.locale, facts.last_source, person.score, person.band)
+        seen = (session.id, session.pages, session.products, session.searches, session.ordered, facts.country,
+                facts.device, facts.locale, facts.last_source, facts.first_source, facts.first_seen, person.rfm,
+                person.score, person.band)
     hot["seen"] = seen
-    if isinstance(event, Due) and event.kind == "again":
-        return None
-    if isinstance(event, Due):  # each timer for its own: what else is due now has a timer of its own
-        return [*_VISIT, "score"] if event.kind == "session_end" else []
+    if isinstance(event, Due):
+        return _by_time(event.kind, before is None or seen[11] != before[11])
     if before is None or isinstance(event, Letter):
         return None
     found: list[str] = []
@@ -56,21 +62,34 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
         if seen[0] != before[0]:
             found += _VISIT
         else:
-            if seen[1] != before[1]:
-                found.append("pages")
-            if seen[2] != before[2]:
-                found.append("products")
-            if seen[3] != before[3]:
-                found.append("searches")
-            if seen[4:8] != before[4:8]:
+            for place, word in _PLACES:
+                if seen[place] != before[place]:
+                    found.append(word)
+            if seen[5:11] != before[5:11]:
                 found.append("about")
-        if seen[8:] != before[8:]:
+        if seen[11] != before[11]:
+            found.append("rfm")
+        if seen[12:] != before[12:]:
             found.append("score")
     named = _named(event.name)
-    if named is None:
-        return None
+    if named is None or len(facts.counts) >= MAX_COUNTS or len(facts.traces) >= MAX_TRACES:
+        return None  # where a count or a trace may have fallen out, nobody knows which
     found += named
+    if event.name in _OFFERS:
+        if len(person.said) >= MAX_SAID:
+            return None
+        campaign = property_of(event, "campaign")
+        if isinstance(campaign, str):
+            found.append("said:" + campaign)
     return found
+
+
+def _by_time(kind: str, rfm: bool) -> list[str] | None:
+    """What a timer may have changed by itself: each for its own, what else is due now has a timer of its own."""
+    if kind == "again":
+        return None
+    found = [*_VISIT, "score"] if kind == "session_end" else ["coupons"] if kind.startswith("coupon") else []
+    return [*found, "rfm"] if rfm else found
 
 
 def _named(event: str) -> tuple[str, ...] | None:
@@ -79,11 +98,13 @@ def _named(event: str) -> tuple[str, ...] | None:
     if kept is not None:
         return kept
     stream = stream_of("track", event)
-    if stream == PEOPLE or event in CALL_EVENTS[2:]:
+    if stream == PEOPLE or event in CALL_EVENTS[2:] or event.startswith("Coupon "):
         return None
-    return _KEPT["\0" + stream] + ("event:" + event,)
+    return ("event:" + event, "seen", *_KEPT["\0" + stream])
 
 
-_KEPT: dict[str, tuple[str, ...]] = {"\0" + CARTS: ("cart",), "\0" + PURCHASES: ("cart", "orders"), "\0clicks": ()}
-_KEPT["Page Viewed"] = ("event:Page Viewed",)
-_KEPT["Product Viewed"] = ("event:Product Viewed",)
+_KEPT: dict[str, tuple[str, ...]] = {
+    "\0" + CARTS: ("cart",), "\0" + PURCHASES: ("cart", "orders", "coupons"), "\0clicks": ()}
+_KEPT["Page Viewed"] = ("event:Page Viewed", "seen")
+_KEPT["Product Viewed"] = ("event:Product Viewed", "seen")
+_OFFERS = frozenset(name for name in OUR_EVENTS if name.startswith("Offer "))

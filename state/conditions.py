@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from domain.condition import BANDS, Condition, Did
 from domain.shop import Shop
-from state import leaves
+from state import leaves, leaves_dealings, leaves_did, leaves_has, leaves_visit
 from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
 
@@ -41,13 +41,13 @@ class Compiled:
     def __init__(self, root: Leaf | Node) -> None:
         self._root = root
         self.holds = root.test
-        self.needs = frozenset(leaf.needs for leaf in _leaves(root))
+        self.needs = frozenset(need for leaf in _leaves(root) for need in (leaf.needs, *leaf.also))
         self.timed = root.change is not None
         self.next_change: Change = root.change or _never
         fixed = [leaf for leaf in _must(root) if leaf.fixed]
         self.possible: Test = _all([leaf.test for leaf in fixed])
         """False when nothing that happens in this visit can make it true."""
-        seldom = [leaf for leaf in _must(root) if leaf.needs in STABLE and leaf.change is None]
+        seldom = [leaf for leaf in _must(root) if leaf.needs in STABLE and leaf.change is None and not leaf.also]
         self.stable = tuple((STABLE.index(leaf.needs), leaf.test) for leaf in seldom)
         """The parts that must hold and seldom change: (which need of STABLE, the test)."""
 
@@ -82,19 +82,29 @@ def compile_condition(condition: Condition, shop: Shop | None = None, also: Sequ
 def _node(condition: Condition, shop: Shop) -> Leaf | Node:
     parts: list[Leaf | Node] = []
     if condition.has is not None:
-        parts += leaves.has(condition.has, shop)
+        parts += leaves_has.has(condition.has, shop)
     if condition.session is not None:
-        parts += leaves.session(condition.session)
+        parts += leaves_visit.session(condition.session)
     if condition.cart is not None:
-        parts += leaves.cart(condition.cart, shop)
+        parts += leaves_visit.cart(condition.cart, shop)
     if condition.orders is not None:
-        parts += leaves.orders(condition.orders, shop)
+        parts += leaves_dealings.orders(condition.orders, shop)
+    if condition.rfm is not None:
+        parts += leaves.rfm(condition.rfm)
+    if condition.funnel is not None:
+        parts += leaves.funnel(condition.funnel, shop)
     if condition.score is not None:
         parts += leaves.score(condition.score)
     if condition.in_segment is not None:
         parts.append(_in_segment(leaves.texts(condition.in_segment)))
-    parts += [leaves.did(did) for did in _list(condition.did)]
-    parts += [_join("not", [leaves.did(did)]) for did in _list(condition.did_not)]
+    if condition.holds_coupon is not None:
+        parts.append(leaves_dealings.holds_coupon(condition.holds_coupon))
+    if condition.was_said is not None:
+        parts.append(leaves_dealings.was_said(condition.was_said))
+    parts += [leaves_did.did(did) for did in _list(condition.did)]
+    parts += [_join("not", [leaves_did.did(did)]) for did in _list(condition.did_not)]
+    if condition.sequence is not None:
+        parts.append(leaves_did.sequence(condition.sequence))
     parts += [_node(child, shop) for child in condition.all]
     if condition.any:
         parts.append(_join("any", [_node(child, shop) for child in condition.any]))

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from domain import playbook as domain_playbook
-from domain.campaign import Campaign
+from domain.campaign import ON_SITE, Campaign
 from domain.duration import parse, say
 from domain.money import to_major
 from domain.playbook import Playbook
 from domain.segment import Segment
+from domain.shop import Shop
+from state import traces
 from state.conditions import Compiled, compile_condition
 from state.funnel import segments_of
 from state.index import Index
@@ -23,6 +25,7 @@ from state.rfm import declared_cuts
 
 SEND_FOR = 30_000
 ARM_FOR = 30 * 60_000
+MESSAGE_FOR = 86_400_000
 """How long what was decided may still be shown (ms), where the campaign does not say."""
 
 SERVICE = "service"
@@ -52,11 +55,12 @@ class SegmentRule:
 class CampaignRule:
     """A campaign made ready."""
 
-    __slots__ = ("campaign", "disarm_on", "explain", "format", "holds", "kind", "limits", "matches", "name", "needs",
-                 "next_change", "occasion", "possible", "priority", "purpose", "rank", "seconds",
-                 "stable", "timed", "valid_for")
+    __slots__ = ("campaign", "delay", "disarm_on", "every", "explain", "format", "goal", "goal_matches", "goal_within",
+                 "group", "holds", "kind", "limits", "matches", "name", "needs", "next_change", "occasion", "on_site",
+                 "place", "possible", "priority", "purpose", "rank", "seconds", "sides", "stable", "timed", "valid_for",
+                 "weight")
 
-    def __init__(self, campaign: Campaign, when: Compiled) -> None:
+    def __init__(self, campaign: Campaign, when: Compiled, shop: Shop) -> None:
         trigger = campaign.trigger
         self.rank = 0
         self.campaign = campaign
@@ -74,7 +78,17 @@ class CampaignRule:
         self.stable = when.stable
         self.needs = when.needs
         self.seconds = (trigger.seconds_on_site or 0) * 1000
-        default = ARM_FOR if trigger.exit_intent else SEND_FOR
+        self.delay = parse(trigger.delay) if trigger.delay else 0
+        self.on_site = campaign.on_site
+        self.group = campaign.group or ""
+        self.place = "slot " + campaign.slot if campaign.format == "slot" else campaign.format
+        self.every = parse(campaign.limits.every) if campaign.limits.every else 0
+        self.weight = weight_of(campaign.format, shop)
+        self.sides = sides(campaign)
+        self.goal = goal = campaign.goal
+        self.goal_within = parse(goal.within) if goal is not None else 0
+        self.goal_matches = matcher(goal.where if goal is not None else {})
+        default = ARM_FOR if trigger.exit_intent else SEND_FOR if campaign.on_site else MESSAGE_FOR
         self.valid_for = parse(campaign.valid_for) if campaign.valid_for else default
         self.disarm_on = frozenset(campaign.disarm_on)
         self.matches = matcher(trigger.properties)
@@ -105,7 +119,7 @@ class Rules:
                           for name, (_, when) in compiled.items()})
         self.segments = tuple(SegmentRule(*compiled[name], n, static.get(name)) for n, name in enumerate(order))
         self.segment = {rule.name: rule for rule in self.segments}
-        campaigns = [CampaignRule(one, compile_condition(one.when, shop)) for one in playbook.campaigns]
+        campaigns = [CampaignRule(one, compile_condition(one.when, shop), shop) for one in playbook.campaigns]
         campaigns.sort(key=lambda one: (-one.priority, one.name))
         for rank, one in enumerate(campaigns):
             one.rank = rank
@@ -117,7 +131,12 @@ class Rules:
         self.seconds = tuple(sorted((one for one in campaigns if one.kind == "seconds_on_site"),
                                     key=lambda one: one.seconds))
         self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)
-        self.words: dict[tuple[str, str], Any] = {}
+        self.goals = _grouped((one.goal.event if one.goal is not None else None, one) for one in campaigns)
+        """Campaigns by the event that they hope for."""
+        self.remembered = traces.needed(playbook)
+        self.traces = traces.by_event(self.remembered)
+        """What conditions count beyond `Facts.counts`: by key, and by the name of the event."""
+        self.words: dict[tuple[str, ...], Any] = {}
         """Parsed templates by campaign and variant; `operators/render.py` fills it as they are used."""
         self.segment_index = Index(rule.needs for rule in self.segments)
         """Over `segments`."""
@@ -134,6 +153,26 @@ class Rules:
     def money(self, minor: int) -> str:
         """An amount of the shop's currency, in major units."""
         return to_major(minor, self.shop.currency)
+
+
+def weight_of(format: str, shop: Shop) -> float:
+    """What one showing weighs in the pressure budget: as the shop says, else on site 1, slots 0, messages 3."""
+    return shop.pressure.weights.get(format, 0.0 if format == "slot" else 1.0 if format in ON_SITE else 3.0)
+
+
+def sides(campaign: Campaign) -> tuple[tuple[str, float], ...]:
+    """The sides of a campaign's experiment with their shares, the holdout first; none when there is no experiment.
+
+    >>> from domain.campaign import Content, Trigger, Variant, Words
+    >>> sides(Campaign("c", "popup", Trigger(exit_intent=True), Content(Words()), holdout=0.5,
+    ...                variants={"b": Variant(3.0), "a": Variant()}))
+    (('holdout', 0.5), ('a', 0.125), ('b', 0.375))
+    """
+    found = [("holdout", campaign.holdout)] if campaign.holdout else []
+    rest = 1.0 - campaign.holdout
+    weights = {name: variant.share for name, variant in sorted(campaign.variants.items())} or {"": 1.0}
+    found += [(name, rest * weight / sum(weights.values())) for name, weight in weights.items()]
+    return tuple(found) if len(found) > 1 or campaign.variants else ()
 
 
 def compile_rules(playbook: Playbook) -> Rules:

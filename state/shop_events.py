@@ -25,7 +25,7 @@ from state.facts import (
 from state.person import MAX_TEXT, Facts, Order, Person, Session
 
 MAX_ORDERED = 50
-"""Product ids that are kept of one order."""
+"""Product ids, and categories, that are kept of one order."""
 
 Properties = Mapping[str, Any]
 Open = Session | None
@@ -56,6 +56,7 @@ class OrderNews(NamedTuple):
     currency: str
     items: int
     products: tuple[str, ...]
+    categories: tuple[str, ...]
 
 
 def _product(properties: Properties, prices: Prices, _event: Track) -> Product:
@@ -101,7 +102,8 @@ def _order(properties: Properties, prices: Prices, event: Track) -> OrderNews:
     value, currency = _value(properties, lines, prices)
     items = sum([line.quantity or 1 for line in lines]) if lines else 0
     products = tuple([line.product_id for line in lines if line.product_id][:MAX_ORDERED]) if lines else ()
-    return OrderNews(order_id, value, currency, items, products)
+    categories = tuple(dict.fromkeys([line.category for line in lines if line.category]))[:MAX_ORDERED] if lines else ()
+    return OrderNews(order_id, value, currency, items, products, categories)
 
 
 def _value(properties: Properties, lines: list[Product] | None, prices: Prices) -> tuple[int | None, str]:
@@ -187,7 +189,7 @@ def _completed(person: Person, facts: Facts, session: Open, news: OrderNews, at:
     web = new and not offline
     if new:
         ordered(facts, Order(news.order_id, at, news.value or 0, news.currency, news.items, offline,
-                             products=news.products))
+                             products=news.products, categories=news.categories))
     elif found is not None and found[1].offline and not offline:
         where, order = found
         order.offline, web = False, True
@@ -207,7 +209,7 @@ def _updated(person: Person, _facts: Facts, _session: Open, news: OrderNews, _at
         if news.value is not None:
             reprice(facts, order, news.value, news.currency)
         if news.products:
-            order.items, order.products = news.items, news.products
+            order.items, order.products, order.categories = news.items, news.products, news.categories
     return True
 
 

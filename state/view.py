@@ -5,7 +5,7 @@ Who has a single facet (most people) is answered with that facet itself; else th
 
 - counters add up; first times are the earliest, last times the latest;
 - lists (products, searches, orders) are united and keep the newest entries; an order that two facets report
-  is one order, once in the counters;
+  is one order, once in the counters; traces add up and keep the newest times;
 - traits and consent: the later value wins, then the greater mark; consent said yes and no at the same time is a no;
 - country, device, locale, time zone come from the facet that was seen last and knows them.
 
@@ -33,6 +33,7 @@ from state.person import (
     Trait,
 )
 from state.seen import HASH, digest
+from state.traces import combine as combine_traces
 
 _at = attrgetter("at")
 _NOTHING = Facts()
@@ -89,6 +90,7 @@ def combine(facets: Iterable[Facts]) -> Facts:
     _trim(whole.categories, MAX_CATEGORIES, lambda name: (whole.categories[name], name))
     whole.products = _products(ordered)
     whole.searches = _searches(ordered)
+    whole.traces = combine_traces(ordered)
     _orders(whole, ordered)
     return whole
 

@@ -103,9 +103,15 @@ def test_of_alternatives_only_the_ones_that_held_are_a_reason() -> None:
     assert compiled.explain(CLARA, CLARA.own(), T0) == (("at least 3 pages this visit (has 4)",), ())
 
 
-def test_counting_within_a_time_is_refused_not_faked() -> None:
-    with pytest.raises(ValueError, match="not possible yet"):
-        compile_condition(msgspec.convert({"did": {"event": "X", "at_least": 2, "within": "7d"}}, Condition))
+@pytest.mark.parametrize("plain", [
+    {"did": {"event": "X", "at_least": 101, "within": "7d"}},
+    {"did": {"event": "X", "at_least": 101, "after": "Y"}},
+    {"did_not": {"event": "X", "at_least": 101, "before": "Y"}},
+    {"sequence": {"steps": ["X", {"event": "Y", "at_least": 2}]}},
+])
+def test_what_is_not_remembered_is_refused_not_faked(plain: Any) -> None:
+    with pytest.raises(ValueError, match="100 times are remembered|nothing but `event` and `where`"):
+        compile_condition(msgspec.convert(plain, Condition))
 
 
 def test_what_cannot_come_true_in_this_visit_is_known() -> None:

@@ -1,0 +1,63 @@
+"""Later: campaigns whose occasion has come and that are to be decided at another moment.
+
+A delay waits for its time to pass, a message in quiet hours for their end. The timer `later:<campaign>` stands at the
+next moment; then the campaign is decided again in full, by what is true of the person then. Each occasion of a delayed
+campaign is decided for itself, that long after it.
+"""
+
+from operator import attrgetter
+
+from state.context import Due
+from state.person import MAX_LATER, Later, Person
+from state.rules import CampaignRule
+
+LATER_TIMER = "later:"
+MAX_DUES = 10
+"""Moments that one campaign waits for; when there are more, the newest takes the place of the one before it."""
+
+_due = attrgetter("due")
+
+
+def put_off(person: Person, rule: CampaignRule, due: int, occasion: str, run: str = "") -> None:
+    """Decide this campaign at `due` (ms), as on this occasion; for a way through a workflow, if `run` names one.
+
+    Of more than MAX_LATER campaigns the one whose moment is farthest off is given up.
+    """
+    waiting = person.later.get(rule.name, [])
+    if any(one.due == due and one.run == run for one in waiting):
+        return
+    _keep(person, rule.name, [*waiting, Later(due, occasion, run)])
+    if len(person.later) > MAX_LATER:
+        gone = max(person.later, key=lambda name: (person.later[name][0].due, name))
+        _keep(person, gone, [])
+
+
+def came_due(person: Person, event: Due) -> list[Later]:
+    """What of a campaign (`event.id`) has waited long enough; it waits no more."""
+    waiting = person.later.get(event.id, [])
+    come = [one for one in waiting if one.due <= event.due]
+    _keep(person, event.id, waiting[len(come):])
+    return come
+
+
+def join(person: Person, later: dict[str, list[Later]]) -> None:
+    """Wait for what another id of this person waited for, too."""
+    for campaign, more in later.items():
+        mine = person.later.get(campaign, [])
+        known = {(one.due, one.run) for one in mine}
+        _keep(person, campaign, [*mine, *(one for one in more if (one.due, one.run) not in known)])
+    for campaign in sorted(person.later, key=lambda name: (person.later[name][0].due, name))[MAX_LATER:]:
+        _keep(person, campaign, [])
+
+
+def _keep(person: Person, campaign: str, waiting: list[Later]) -> None:
+    timer = LATER_TIMER + campaign
+    if not waiting:
+        person.later.pop(campaign, None)
+        person.timers.pop(timer, None)
+        return
+    waiting = sorted(waiting, key=_due)
+    if len(waiting) > MAX_DUES:
+        waiting = [*waiting[:MAX_DUES - 1], waiting[-1]]
+    person.later[campaign] = waiting
+    person.timers[timer] = waiting[0].due

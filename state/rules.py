@@ -15,6 +15,7 @@ from domain.money import to_major
 from domain.playbook import Playbook
 from domain.segment import Segment
 from domain.shop import Shop
+from state import traces
 from state.conditions import Compiled, compile_condition
 from state.funnel import segments_of
 from state.index import Index
@@ -132,6 +133,9 @@ class Rules:
         self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)
         self.goals = _grouped((one.goal.event if one.goal is not None else None, one) for one in campaigns)
         """Campaigns by the event that they hope for."""
+        self.remembered = traces.needed(playbook)
+        self.traces = traces.by_event(self.remembered)
+        """What conditions count beyond `Facts.counts`: by key, and by the name of the event."""
         self.words: dict[tuple[str, ...], Any] = {}
         """Parsed templates by campaign and variant; `operators/render.py` fills it as they are used."""
         self.segment_index = Index(rule.needs for rule in self.segments)

@@ -21,6 +21,8 @@ What is open (session, cart) and what was said moves along. `absorb` guarantees:
 - messages seen by either are seen; what is reserved moves along, with its timers;
 - what was written to either was written to U, each message in the state that is further; an address that either gave
   up is given up;
+- the side of an experiment that U was on stays, else it is the one that A was on; what is hoped for and what is to be
+  decided later moves along, with its timers; of two hopes for one campaign the earlier one stays;
 - the timer of the session stands at the joined session's end.
 
 What a browser holds armed does not move: the giver takes it back, and U decides anew. Neither do segments, band and
@@ -33,7 +35,7 @@ from typing import Any
 
 import msgspec
 
-from state import addresses, feedback, seen
+from state import addresses, experiments, feedback, hopes, later, seen
 from state.codec import VERSION
 from state.exposures import MAX_SHOWINGS
 from state.person import (
@@ -41,6 +43,8 @@ from state.person import (
     MAX_FACETS,
     Cart,
     Facts,
+    Hope,
+    Later,
     Person,
     Reserved,
     Said,
@@ -72,6 +76,9 @@ class Handover(msgspec.Struct, omit_defaults=True):
     seen: bytes = b""
     written: list[Written] = []
     unreachable: dict[str, int] = {}
+    assigned: dict[str, str] = {}
+    hopes: list[Hope] = []
+    later: dict[str, list[Later]] = {}
 
 
 def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
@@ -105,7 +112,8 @@ def hand_over(person: Person) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(Handover(
         facets=person.facets, session=person.session, cart=person.cart, said=person.said, reserved=person.reserved,
         timers={name: due for name, due in person.timers.items() if name.startswith(RESERVED_TIMER)},
-        seen=person.seen, written=person.written, unreachable=person.unreachable))
+        seen=person.seen, written=person.written, unreachable=person.unreachable, assigned=person.assigned,
+        hopes=person.hopes, later=person.later))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
@@ -146,6 +154,9 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
     for name, at in given.unreachable.items():
         person.unreachable[name] = max(at, person.unreachable.get(name, 0))
     addresses.trim(person)
+    experiments.join(person, given.assigned)
+    hopes.join(person, given.hopes)
+    later.join(person, given.later)
     _compact(person)
 
 

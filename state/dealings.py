@@ -120,16 +120,16 @@ class Desk(msgspec.Struct, array_like=True, omit_defaults=True):
     """The desk of a shard for one pool: `codes` are leased to it, and nobody has them yet, oldest first.
 
     `asked_at` says when it asked for more (0: it does not wait for an answer). `shut` is why there are none to be had,
-    in the words of the playbook `shut_by`. `waiting` are (person, campaign) who wanted one meanwhile. `counts` says how
-    many coupons became what here; over all desks of the pool it adds up. `strangers` counts codes of the pool in orders
-    of people who do not have them.
+    in the words of the playbook `shut_by`. `waiting` are the persons who wanted one meanwhile. `counts` says how many
+    coupons became what here; over all desks of the pool it adds up. `strangers` counts codes of the pool in orders of
+    people who do not have them.
     """
 
     codes: list[str] = []
     asked_at: int = 0
     shut: str = ""
     shut_by: str = ""
-    waiting: list[tuple[str, str]] = []
+    waiting: list[str] = []
     counts: dict[str, int] = {}
     strangers: int = 0
 
@@ -184,3 +184,11 @@ class Mail(msgspec.Struct, array_like=True):
 
     sent: int = 0
     received: int = 0
+
+
+class Counted(msgspec.Struct, array_like=True):
+    """A customer as the population counts them (`state/quintiles.py`): last order (ms), orders, net money."""
+
+    last_at: int = 0
+    orders: int = 0
+    money: int = 0

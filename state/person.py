@@ -14,6 +14,7 @@ import msgspec
 from state.dealings import (
     Armed,
     Been,
+    Counted,
     Coupon,
     Decision,
     Desk,
@@ -57,6 +58,7 @@ __all__ = [
     "Cart",
     "CartItem",
     "Count",
+    "Counted",
     "Coupon",
     "Decision",
     "Desk",
@@ -193,6 +195,8 @@ MAX_ASSIGNED = 500
 class Facts(msgspec.Struct, omit_defaults=True):
     """What was learned under one id. `version` rises with every fold; of two versions the higher one is kept.
 
+    `first_seen` is when they were first heard of, `last_seen` when they were last here (0: only told of).
+
     `revenue` is net of refunds and cancellations, `order_count` is without cancelled orders, offline ones included.
     The lists hold the newest entries, newest last. `older_orders` holds 8-byte hashes of the order ids that are no
     longer in the list, oldest first, so that none of them is counted twice. `traces` are kept for the conditions of the
@@ -309,6 +313,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     `runs` their ways through workflows by run id, `been` those they finished, `assigned` the variant of each
     experiment, `unreachable` the addresses that were given up (`state/addresses.py`; ms), `later` the campaigns whose
     occasion was delayed or put off, with what it was (timers "later:<campaign>").
+    `counted` is what the population's fifths know of them (`state/standing.py`).
     `home` and `desk` belong to no human being: where a pool of codes is leased out, and where a shard keeps what it was
     leased (ids "c:<pool>" and "d:<pool>#…", which no event can name; `state/desk.py`).
     (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
@@ -345,6 +350,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     later: dict[str, list[Later]] = {}
     home: Home | None = None
     desk: Desk | None = None
+    counted: list[Counted] = []
 
     def own(self) -> Facts:
         """The facet of the person's own id, made when first asked for."""

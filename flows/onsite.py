@@ -18,16 +18,25 @@ from connectors.settings import load
 from domain.settings import Settings
 from flows import stopping
 from flows.adapter import FromLog, Shards, ToOutside
-from operators import choose_actions, fold_profile, match_segments, resolve_identity, respect_limits, score
+from operators import (
+    advance_workflows,
+    choose_actions,
+    fold_profile,
+    match_segments,
+    resolve_identity,
+    respect_limits,
+    score,
+)
 from state.context import Step
 
 STEPS: Sequence[Step] = (
-    resolve_identity.step,  # who is this? one person, under however many ids
-    fold_profile.step,      # what do we now know of them?
-    score.step,             # what does the model make of it?
-    match_segments.step,    # where does that put them?
-    choose_actions.step,    # what would we say?
-    respect_limits.step,    # and do we say it, or hold our tongue?
+    resolve_identity.step,   # who is this? one person, under however many ids
+    fold_profile.step,       # what do we now know of them?
+    score.step,              # what does the model make of it?
+    match_segments.step,     # where does that put them?
+    advance_workflows.step,  # how far are they on the ways they are going with us?
+    choose_actions.step,     # what would we say?
+    respect_limits.step,     # and do we say it, or hold our tongue?
 )
 
 

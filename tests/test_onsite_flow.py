@@ -32,4 +32,5 @@ def test_the_flow_opens_nothing_until_it_runs(tmp_path: Path) -> None:
 
 def test_the_steps_are_in_the_order_of_the_design() -> None:
     names = [step.__module__.removeprefix("operators.") for step in onsite.STEPS]
-    assert names == ["resolve_identity", "fold_profile", "score", "match_segments", "choose_actions", "respect_limits"]
+    assert names == ["resolve_identity", "fold_profile", "score", "match_segments", "advance_workflows",
+                     "choose_actions", "respect_limits"]

@@ -12,18 +12,18 @@ from typing import Any
 
 import msgspec
 
-from domain.action import Action, Arm, Disarm, Hold, Move, Send, subject
+from domain.action import Action, Arm, Disarm, Hold, Move, Progress, Send, subject
 from domain.event import Context as About
 from domain.event import Identify, Page, Seen, Track
 from domain.playbook import Playbook
-from operators import choose_actions, fold_profile, match_segments, respect_limits
+from operators import advance_workflows, choose_actions, fold_profile, match_segments, respect_limits
 from state import codec
 from state.context import AGAIN, Context, Due
 from state.person import Person
 from state.rules import compile_rules
 
 T0 = 1_700_000_000_000
-STEPS = (fold_profile.step, match_segments.step, choose_actions.step, respect_limits.step)
+STEPS = (fold_profile.step, match_segments.step, advance_workflows.step, choose_actions.step, respect_limits.step)
 
 
 class Visitor:
@@ -91,7 +91,7 @@ class Visitor:
         self.context.begin(origin, now, now)
         for step in STEPS:
             self.actions += [effect for effect in step(self.person, event, self.context)
-                             if isinstance(effect, (Send, Arm, Disarm, Hold, Move))]
+                             if isinstance(effect, (Send, Arm, Disarm, Hold, Move, Progress))]
         self.after()
 
 
@@ -100,7 +100,8 @@ def playbook(**parts: Any) -> Playbook:
     segments = [{"name": name, **rest} for name, rest in parts.pop("segments", {}).items()]
     campaigns = [{"name": name, "format": "popup", "content": {"default": {"title": name}}, **rest}
                  for name, rest in parts.pop("campaigns", {}).items()]
-    return msgspec.convert({**parts, "segments": segments, "campaigns": campaigns}, Playbook)
+    workflows = [{"name": name, **rest} for name, rest in parts.pop("workflows", {}).items()]
+    return msgspec.convert({**parts, "segments": segments, "campaigns": campaigns, "workflows": workflows}, Playbook)
 
 
 def short(actions: list[Action]) -> list[tuple[int, str, str]]:
@@ -114,4 +115,6 @@ def _word(action: Action) -> str:
         return "entered" if action.entered else "left"
     if isinstance(action, Hold):
         return f"hold {action.because.reason}"
+    if isinstance(action, Progress):
+        return " ".join(word for word in (action.what, action.goal or action.step, action.because.reason) if word)
     return type(action).__name__.lower()

@@ -23,6 +23,9 @@ What is open (session, cart) and what was said moves along. `absorb` guarantees:
   up is given up;
 - the side of an experiment that U was on stays, else it is the one that A was on; what is hoped for and what is to be
   decided later moves along, with its timers; of two hopes for one campaign the earlier one stays;
+- U is in every static segment that either was in, since the earlier moment and until the later one;
+- the ways through workflows move along, with their timers, and what either went through counts; of more runs than a
+  workflow allows at once the younger ones leave (`operators/advance_workflows.py`);
 - the timer of the session stands at the joined session's end.
 
 What a browser holds armed does not move: the giver takes it back, and U decides anew. Neither do segments, band and
@@ -35,18 +38,21 @@ from typing import Any
 
 import msgspec
 
-from state import addresses, experiments, feedback, hopes, later, seen
+from state import addresses, experiments, feedback, hopes, later, runs, seen
 from state.codec import VERSION
 from state.exposures import MAX_SHOWINGS
 from state.person import (
     MAX_CART_ITEMS,
     MAX_FACETS,
+    Been,
     Cart,
+    Counted,
     Facts,
     Hope,
     Later,
     Person,
     Reserved,
+    Run,
     Said,
     Session,
     Written,
@@ -55,6 +61,8 @@ from state.sessions import SESSION_TIMER, chance, ends_at
 from state.view import combine, earlier
 
 RESERVED_TIMER = "reserved:"
+UNTAG_TIMER = "untag:"
+MOVING = (RESERVED_TIMER, UNTAG_TIMER, runs.TIMER)
 """Timers that move along."""
 
 OLDER = "~"
@@ -79,6 +87,10 @@ class Handover(msgspec.Struct, omit_defaults=True):
     assigned: dict[str, str] = {}
     hopes: list[Hope] = []
     later: dict[str, list[Later]] = {}
+    tags: dict[str, int] = {}
+    counted: list[Counted] = []
+    runs: dict[str, Run] = {}
+    been: dict[str, Been] = {}
 
 
 def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
@@ -111,9 +123,10 @@ def hand_over(person: Person) -> dict[str, Any]:
     """
     body: dict[str, Any] = msgspec.to_builtins(Handover(
         facets=person.facets, session=person.session, cart=person.cart, said=person.said, reserved=person.reserved,
-        timers={name: due for name, due in person.timers.items() if name.startswith(RESERVED_TIMER)},
+        timers={name: due for name, due in person.timers.items() if name.startswith(MOVING)},
         seen=person.seen, written=person.written, unreachable=person.unreachable, assigned=person.assigned,
-        hopes=person.hopes, later=person.later))
+        hopes=person.hopes, later=person.later, tags=person.tags, counted=person.counted,
+        runs=person.runs, been=person.been))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
@@ -148,7 +161,11 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
     known = {one.action_id for one in person.reserved}
     person.reserved.extend(one for one in given.reserved if one.action_id not in known)
     for name, due in given.timers.items():
-        person.timers[name] = min(due, person.timers.get(name, due))
+        person.timers[name] = (max if name.startswith(UNTAG_TIMER) else min)(due, person.timers.get(name, due))
+    for name, since in given.tags.items():
+        person.tags[name] = min(since, person.tags.get(name, since))
+    person.counted += given.counted
+    runs.join(person, given.runs, given.been)
     person.seen = seen.union(person.seen, given.seen)
     person.written = feedback.joined(person.written, given.written)
     for name, at in given.unreachable.items():

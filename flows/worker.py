@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from connectors import metrics, valkey
@@ -19,17 +20,20 @@ from connectors.open_log import open_log
 from connectors.playbook_folder import Watcher
 from connectors.publisher import Publisher
 from domain import model as models
+from domain import playbook as playbooks
 from domain.failpoint import failpoint
 from domain.model import Model
+from domain.playbook import Playbook, succeed
 from domain.problem import PlaybookError
 from domain.record import Record
 from domain.settings import Settings
 from domain.streams import MODELS, SHARD_INPUT
 from state.context import Step
 from state.rules import Rules, compile_rules, rules_from
-from state.shard import Shard, Tally
+from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
+from state.tally import Tally
 
 LIMIT = 1_000
 """Records read at a time."""
@@ -82,6 +86,7 @@ class Worker:
         self.tally = Tally()
         self._touched: dict[int, None] = {}
         self._dues: dict[int, int] = {}
+        self._sweeping: dict[int, None] = {}
         self._quiet = 0
         self._round_at = 0.0
         self._elsewhere_at = 0
@@ -89,7 +94,7 @@ class Worker:
     def _rules(self) -> Rules:
         """The playbook in the folder; where that one is broken, the last good one. PlaybookError when there is none."""
         try:
-            rules = compile_rules(self.watcher.first())
+            rules = self._succeeding(self.watcher.first())
         except PlaybookError as broken:
             last = self.store.kept("live", "playbook")
             source = self.store.kept("playbook", last.decode()) if last else None
@@ -99,6 +104,20 @@ class Worker:
             return rules_from(source)
         self._keep(rules)
         return rules
+
+    def _succeeding(self, playbook: Playbook) -> Rules:
+        """The rules of a playbook, together with the workflows that people may still be in: those of the one that was
+        live last, here or in another worker over the same store.
+        """
+        last = self.store.kept("live", "playbook")
+        source = self.store.kept("playbook", last.decode()) if last else None
+        if source is not None:
+            try:
+                playbook = succeed(playbooks.decode(source), playbook)
+            except msgspec.ValidationError as strange:
+                logger.warning("the playbook that was live cannot be read any more; who is in a workflow that is no "
+                               "longer there leaves it", because=str(strange))
+        return compile_rules(playbook)
 
     def _keep(self, rules: Rules) -> None:
         self.store.keep("playbook", rules.hash, rules.source)
@@ -115,11 +134,16 @@ class Worker:
             self.shards[partition] = Shard(
                 partition, self.store, self.steps, self.settings.partitions, hot, self.tally)
             self._look_ahead(partition)
+            self._sweeping[partition] = None
         self.publisher.send(self.store.outbox())
 
     def _look_ahead(self, partition: int) -> None:
         """Note when this shard has to be woken; not while it reads recorded days, which bring their own time."""
         shard = self.shards[partition]
+        if shard.sweeping:
+            self._sweeping[partition] = None
+        else:
+            self._sweeping.pop(partition, None)
         due = None if shard.head.history else shard.next_due()
         if due is None:
             self._dues.pop(partition, None)
@@ -142,6 +166,8 @@ class Worker:
         wait = WAIT
         if soonest is not None:
             wait = min(WAIT, max(0.0, (soonest - self.wall()) / 1000))
+        if self._sweeping:
+            wait = 0.0
         records = reader.poll(LIMIT, wait)
         work: dict[int, list[Record]] = {}
         for record in records:
@@ -169,6 +195,8 @@ class Worker:
             # Within a cluster of Bytewax processes a shard may live elsewhere: it knows whether a tick is of use.
             self._elsewhere_at = now + ELSEWHERE
             due += [partition for partition in partitions if partition not in self.shards]
+        if self._sweeping:  # a slice of one shard at a time, and only when there is nothing else to do
+            due += [partition for partition in self._sweeping if reader.caught_up(partition)][:1]
         return {partition: now for partition in due if reader.caught_up(partition)}
 
     def _learned(self, record: Record) -> None:
@@ -221,8 +249,9 @@ class Worker:
         """Swap the playbook whole, between two batches, when the folder has changed; a broken one is not taken."""
         changed = self.watcher.poll(time.monotonic())
         if changed is not None:
-            self.rules = compile_rules(changed)
+            self.rules = self._succeeding(succeed(self.rules.playbook, changed))
             self._keep(self.rules)
+            self._sweeping.update(dict.fromkeys(self.shards))
             logger.info("playbook", version=self.rules.hash[:12])
 
     # -- apply -------------------------------------------------------------------------------------------------

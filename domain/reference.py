@@ -121,6 +121,15 @@ REASONS = {
     "not_on_site": "no browser of theirs is open",
     "missing …": "the words need a value that is not known",
     "template": "the words could not be made; the detail says why",
+    "coupon_first_order": "the coupon is for a first order, and they have ordered",
+    "coupon_once": "they had a coupon of this kind already",
+    "coupon_not_with": "they have (or used) a coupon that goes not together with this one",
+    "coupon_limit": "they hold as many coupons as anybody can",
+    "coupon_pending": "a code for them is on its way; they are looked at again when it is here",
+    "sold_out": "all codes of the coupon are given out",
+    "codes_changed": "codes that were given out are no longer in codes/, or the shop's secret is another one",
+    "no_coupon": "there are no such coupons in the playbook",
+    "recorded_days": "recorded days are being read: no code is spent on them",
     "stale": "it was decided too late to be shown (an outage, a backlog)",
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from domain.effect import Effect
 from domain.event import Event
-from operators import offers
+from operators import offers, redeem
 from state import feedback
 from state.context import Context
 from state.person import Person
@@ -30,6 +30,8 @@ BOOKS: Mapping[str, tuple[Book, ...]] = {
     "Unsubscribed": (feedback.unsubscribed,),
     "Consent Updated": (feedback.refused,),
     "Identified": (feedback.refused,),
+    "Order Completed": (redeem.ordered,),
+    "Order Cancelled": (redeem.cancelled,),
 }
 """By event name."""
 

@@ -14,6 +14,7 @@ from domain.effect import Effect
 from domain.event import Alias, text_id
 from domain.letter import Letter
 from state.context import Context, Due, Happening
+from state.coupons import settle
 from state.merge import absorb, hand_over
 from state.person import Link, Person
 
@@ -67,4 +68,6 @@ def _read(person: Person, letter: Letter, context: Context) -> Sequence[Effect]:
     if letter.kind == "handover":
         person.links[letter.sender] = Link("joined", context.now)
         absorb(person, letter.body, context.now)
+        if person.coupons:
+            return settle(person, context)
     return ()

@@ -35,6 +35,17 @@ class Due(msgspec.Struct, frozen=True):
 Happening = Event | Due | Letter
 
 
+def occasion_of(event: Happening) -> str:
+    """What happened, in a word: the event's name, else time, letter or playbook.
+
+    >>> occasion_of(Due("session_end", "", 5)), occasion_of(Due("playbook", "", 5))
+    ('time', 'playbook')
+    """
+    if isinstance(event, Due):
+        return "playbook" if event.kind == "playbook" else "time"
+    return "letter" if isinstance(event, Letter) else event.name
+
+
 def _nobody(key: str) -> Person:
     raise LookupError(f"no shard is here to ask for {key}")
 
@@ -48,12 +59,14 @@ class Context:
     recorded days are being read. `changed` are the needs of conditions that this happening may have changed
     (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
     first. `neighbour` gives another person of the same shard, to be changed like the one at hand (a desk that hands out
-    coupons, say; whoever is asked for must live in this partition of `partitions`). `quintiles` is the learned model of
-    kind "rfm". `secret` is the shop's secret: codes are derived from it.
+    coupons, say; whoever is asked for must live in this partition of `partitions`, and new timers are not noticed).
+    `quintiles` is the learned model of kind "rfm". `secret` is the shop's secret: codes are derived from it. `news` are
+    effects of what a step asked for on the way (a coupon, the letters of desks); they go out behind those of the steps.
     """
 
-    __slots__ = ("_counts", "changed", "event_time", "history", "letters", "model", "moves", "neighbour", "now",
-                 "offset", "origin", "partition", "partitions", "proposals", "quintiles", "rules", "secret", "stream")
+    __slots__ = ("_counts", "changed", "event_time", "history", "letters", "model", "moves", "neighbour", "news",
+                 "now", "offset", "origin", "partition", "partitions", "proposals", "quintiles", "rules", "secret",
+                 "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -69,6 +82,7 @@ class Context:
         self.changed: list[str] | None = None
         self.moves: list[Move] = []
         self.proposals: list[Any] = []
+        self.news: list[Effect] = []
         self.quintiles: Model | None = None
         self.secret = b""
         self.partitions = PARTITIONS
@@ -82,6 +96,8 @@ class Context:
             self.moves = []
         if self.proposals:
             self.proposals = []
+        if self.news:
+            self.news = []
         if self._counts:
             self._counts.clear()
 

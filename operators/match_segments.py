@@ -1,7 +1,11 @@
 """match_segments: where what is now known puts a person; who enters and who leaves, and at which moment.
 
+    RFM cell (state/standing.py) ──▶ static segments, stages of the funnel and dynamic segments, each behind those it
+                                     refers to
+
 Only the segments are looked at that this happening can change. What becomes true or false by the mere passing of time
-does so at that very moment, by the timer `segment:<name>`, and is looked at again when it fires.
+does so at that very moment, by the timers `segment:<name>`, `untag:<name>` and `rfm:`. Whatever is due at one moment is
+looked at together when the first of these timers fires: nobody is seen between two stages.
 """
 
 from collections.abc import Sequence
@@ -10,13 +14,15 @@ from domain.action import Because, Move
 from domain.condition import BANDS
 from domain.effect import Effect
 from domain.letter import Letter
+from state import tags
 from state.changes import changes
-from state.context import Context, Due, Happening
+from state.context import Context, Due, Happening, occasion_of
 from state.person import Facts, Person
 from state.rules import SegmentRule
+from state.standing import is_standing, stand
 from state.view import known
 
-NAME = "match_segments"
+_TIMERS = ("segment", "untag")
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
@@ -38,58 +44,82 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     if person.bot or person.alias_of:
         return ()
     facts = known(person)
+    fresh = person.rules != rules.short
+    quiet = isinstance(event, Due) and event.kind == "playbook"
+    effects: list[Effect] = []
+    if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm or person.counted):
+        effects += stand(person, facts, event, context)
     context.changed = changed = changes(person, facts, event)
-    moves: list[Move] = []
-    if person.rules != rules.short:
+    if fresh:
         person.rules = rules.short
         context.changed = changed = None
-        _drop_removed(person, context, moves)
+        _drop_removed(person, context, effects)
+    if person.tags and (fresh or isinstance(event, Letter)):
+        tags.settle(person, context)
+    moves = context.moves
+    if moves and changed is not None:
+        changed += [f"segment:{move.segment}" for move in moves]
+    began = len(moves)
     index = rules.segment_index
     todo = index.affected(changed)
-    if isinstance(event, Due) and event.kind == "segment" and event.id in rules.segment:
-        todo |= 1 << rules.segment[event.id].order
+    if isinstance(event, Due):
+        todo |= _due(person, event, context)
     if todo:
         now, mine, timers, masks = context.now, person.segments, person.timers, index.masks
         while todo:  # the lowest bit first: segments stand behind those they refer to
             low = todo & -todo
             todo ^= low
             rule = rules.segments[low.bit_length() - 1]
+            if rule.static is not None:
+                for move in tags.turn(person, facts, rule, event, [] if quiet else moves, context):
+                    todo |= masks.get("segment:" + move.segment, 0)
+                continue
             holds = rule.holds(person, facts, now)
             if holds != (rule.name in mine):
-                moves.append(_move(person, facts, rule, holds, event, context))
+                _move(person, facts, rule, holds, event, context)
                 todo |= masks.get(rule.need, 0)
             if rule.timed:
                 change = rule.next_change(person, facts, now)
                 if change is not None and change < timers.get(rule.timer, change + 1):
                     timers[rule.timer] = change
-    if moves:
-        context.moves.extend(moves)
-        if changed is not None:
-            changed += [f"segment:{move.segment}" for move in moves]
-    return moves
+        if len(moves) > began:
+            news = moves[began:]
+            effects += news
+            if changed is not None:
+                changed += [f"segment:{move.segment}" for move in news]
+    if quiet:  # the playbook has changed, not the person: it is no occasion for anything
+        context.moves = []
+    return effects
+
+
+def _due(person: Person, event: Due, context: Context) -> int:
+    """The segments that are due by now, as a mask; what is due at this very moment is taken from the timers."""
+    rules, timers, now = context.rules.segment, person.timers, context.now
+    mask = 1 << rules[event.id].order if event.kind in _TIMERS and event.id in rules else 0
+    for timer, due in list(timers.items()):
+        if due <= now:
+            kind, _, name = timer.partition(":")
+            if kind in _TIMERS and name in rules:
+                mask |= 1 << rules[name].order
+                if kind == "segment":
+                    del timers[timer]
+    return mask
 
 
 def _move(person: Person, facts: Facts, rule: SegmentRule, entered: bool, event: Happening, context: Context) -> Move:
-    if entered:
-        person.segments[rule.name] = context.now
-    else:
-        del person.segments[rule.name]
+    trigger = occasion_of(event)
     held, failed = rule.explain(person, facts, context.now)
-    trigger = "time" if isinstance(event, Due) else "letter" if isinstance(event, Letter) else event.name
-    return Move(
-        id=context.id(NAME), at=context.now, person=person.id, segment=rule.name, entered=entered,
-        anonymous_id=person.session.anonymous_id if person.session is not None else "",
-        because=Because(trigger=trigger, held=held, failed=failed, playbook=context.rules.short))
+    return tags.move(person, rule.name, entered, context, Because(
+        trigger=trigger, held=held, failed=failed, playbook=context.rules.short))
 
 
-def _drop_removed(person: Person, context: Context, moves: list[Move]) -> None:
+def _drop_removed(person: Person, context: Context, effects: list[Effect]) -> None:
     """Leave the segments that the new playbook no longer has. Learned ones belong to the engine."""
-    for name in [name for name in person.segments if name not in context.rules.segment and name not in BANDS]:
-        del person.segments[name]
-        moves.append(Move(
-            id=context.id(NAME), at=context.now, person=person.id, segment=name, entered=False,
-            anonymous_id=person.session.anonymous_id if person.session is not None else "",
-            because=Because(trigger="playbook", reason="removed", playbook=context.rules.short)))
+    because = Because(trigger="playbook", reason="removed", playbook=context.rules.short)
+    rules = context.rules.segment
+    gone = [name for name in person.segments
+            if name not in rules and name not in BANDS and not is_standing(name, person)]
+    effects += [tags.move(person, name, False, context, because) for name in gone]
     for timer in [timer for timer in person.timers
-                  if timer.startswith("segment:") and timer[8:] not in context.rules.segment]:
+                  if timer.startswith("segment:") and timer[8:] not in rules]:
         del person.timers[timer]

@@ -40,6 +40,12 @@ class Memory:
         self.hot[key] = person
         return person
 
+    def ids(self, after: str, limit: int) -> list[str]:
+        """The ids of persons behind `after`, in order, at most `limit`; those not committed yet included."""
+        found = set(self._store.ids(self._partition, after, limit))
+        found.update(key for key in self._staged if key > after)
+        return sorted(found)[:limit]
+
     def entry(self, key: str) -> int:
         """No timer of this hot person comes due before this time (0: not known)."""
         return self._entry.get(key, 0)

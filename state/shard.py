@@ -10,15 +10,13 @@ A bug in a step must not stop the flow: the shard puts the batch back as it was,
 applies the rest again.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import msgspec
 
 from domain import event as events
 from domain import letter as letters
-from domain.effect import Effect, Row, kind_of, stream_of
+from domain.effect import Effect, Row, kind_of
 from domain.event import Event, event_time, text_id
 from domain.letter import Letter
 from domain.model import Model
@@ -26,16 +24,20 @@ from domain.partition import partition_of
 from domain.record import Record
 from domain.reject import Reject
 from domain.streams import LETTERS, SHARD_INPUT
-from state import seen
+from state import desk, markers, seen
 from state.context import AGAIN, Context, Due, Happening, Step, Unreadable
 from state.memory import Memory
+from state.outbox import key_of, row_of
 from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
+from state.sweep import SWEPT, stamp_of
+from state.tally import Tally, person_tag
 
 ALL = -2
 """In place of a record's index: the batch as a whole."""
 SLICE = 200
+PEOPLE_KEYS = ("u:", "a:")
 """Other people's timers that fire at the end of one batch; the rest follow in the next."""
 
 MAX_VALUE = 262_144
@@ -43,32 +45,6 @@ MAX_VALUE = 262_144
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STREAM_INDEX = {stream: n for n, stream in enumerate(SHARD_INPUT)}
-_HISTORY = b'{"type":"history"'
-_encode = msgspec.json.Encoder().encode
-
-
-class _History(msgspec.Struct):
-    reached: int = 0
-    ended: bool = False
-
-
-_decode_history = msgspec.json.Decoder(_History).decode
-
-
-def person_tag(person: str) -> str:
-    """A short hash of a person key, for effect ids and logs."""
-    return blake2b(person.encode(), digest_size=6).hexdigest()
-
-
-class Tally:
-    """What shards count, for whoever shows it: events by stream (and a few words), effects by (kind, reason).
-
-    A batch that is applied again after a bug counts its events again.
-    """
-
-    def __init__(self) -> None:
-        self.events: Counter[str] = Counter()
-        self.kinds: Counter[tuple[str, str]] = Counter()
 
 
 class Shard:
@@ -76,7 +52,7 @@ class Shard:
 
     def __init__(
         self, partition: int, store: Store, steps: Sequence[Step], partitions: int, hot: int,
-        tally: Tally | None = None,
+        tally: Tally | None = None, secret: bytes = b"",
     ) -> None:
         self.partition = partition
         self.head: Head = store.head(partition)
@@ -89,6 +65,8 @@ class Shard:
         self._poison_timers: set[tuple[str, str]] = set()
         self._steps = tuple(steps)
         self._partitions = partitions
+        self._secret = secret
+        self._opened = ""
         self._effects: list[tuple[Effect, bytes]] = []
         self._turns: list[Turn] = []
         self._rows: list[Row] = []
@@ -104,6 +82,7 @@ class Shard:
         context = self._context
         if context is None:
             context = self._context = Context(self.partition, rules, model)
+            context.partitions, context.secret, context.neighbour = self._partitions, self._secret, self._neighbour
         context.rules, context.model = rules, model
         context.letters = self.head.letters
         context.history = bool(self.head.history)
@@ -116,7 +95,9 @@ class Shard:
         runs: list[list[int]]
         while True:
             self._firing, self._latest = None, ""
-            self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history))
+            self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history), before.rules,
+                             before.sweep)
+            self._turn_to(rules, context)
             index, runs = -1, []
             try:
                 for index, record in enumerate(records):
@@ -150,6 +131,13 @@ class Shard:
                                     tick, rules.hash, model.hash if model else ""))
         self.head.letters = context.letters
 
+    def _turn_to(self, rules: Rules, context: Context) -> None:
+        """Another playbook (or other cuts) than before: everybody is to be looked at again."""
+        stamp = stamp_of(rules, context.quintiles)
+        if stamp != self.head.rules:
+            self.head.sweep = "" if self.head.clock or self.head.rules else None
+            self.head.rules = stamp
+
     def _note(self, runs: list[list[int]], record: Record) -> None:
         """Move the clock and the position, and note the run."""
         head = self.head
@@ -167,12 +155,42 @@ class Shard:
         """Move the clock on, if nothing recorded is still to come, and fire what is due, a slice of it."""
         if tick > self.head.clock and not self.head.history:
             self.head.clock = tick
+        if self._opened != context.rules.short:
+            self._opened = context.rules.short
+            context.begin(f"desks-{self.partition}-{self._opened}", self.head.clock, self.head.clock)
+            desk.open_desks(context)
+            self._tell(context)
         for _ in range(SLICE):
             person = self.memory.due(self.head.clock)
             if person is None:
-                return
+                break
             self._fire(person, context)
             self.memory.looked_at(person)
+        if tick and self.head.sweep is not None:
+            ids = self.memory.ids(self.head.sweep, SWEPT)
+            for key in ids:
+                self._look_again(self.memory.person(key), context)
+            self.head.sweep = ids[-1] if len(ids) == SWEPT else None
+
+    def _look_again(self, person: Person, context: Context) -> None:
+        """Look at somebody with another playbook than the one they were last looked at with. It is no occasion."""
+        if person.alias_of or person.bot or person.id[:2] not in PEOPLE_KEYS:
+            return
+        clock, name = self.head.clock, (person.id, "playbook:")
+        self._fire(person, context)
+        if name in self._poison_timers:
+            return
+        self._firing = name
+        context.stream, context.offset = "", 0
+        context.begin(f"playbook-{person_tag(person.id)}-{self.head.rules}-{clock}", clock, clock)
+        self._steps_over(person, Due("playbook", self.head.rules, clock), context)
+        self._firing = None
+        self._settle(person, context, clock)
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether everybody is being looked at again; each tick does a part of it."""
+        return self.head.sweep is not None
 
     def next_due(self) -> int | None:
         """When the next timer of this shard comes due, in ms."""
@@ -184,7 +202,7 @@ class Shard:
         if record.stream == LETTERS:
             self._letter(record, context)
             return
-        if record.value.startswith(_HISTORY):
+        if record.value.startswith(markers.START):
             self._history(record, context)
             return
         if len(record.value) > MAX_VALUE:
@@ -221,6 +239,8 @@ class Shard:
         if seen.already(person, seen.digest(event.message_id or record.value), clock):
             self.tally.events["repeated"] += 1
             return
+        if person.rules != context.rules.short and person.rules:
+            self._look_again(person, context)
         context.stream, context.offset = record.stream, record.offset
         context.begin(origin, clock, event_time(event, min(at, clock)))
         try:
@@ -257,29 +277,45 @@ class Shard:
             self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
             return
         context.begin(origin, self.head.clock, self.head.clock)
+        if letter.kind in desk.KINDS:
+            self._latest = person.id
+            try:
+                context.news += desk.read(person, letter, context, self.memory.index)
+            except Unreadable as wrong:
+                self._reject(record, wrong.kind, str(wrong))
+            self._tell(context)
+            return
         self._steps_over(person, letter, context)
         self._settle(person, context, self.head.clock)
 
     def _history(self, record: Record, context: Context) -> None:
         """A marker of recorded days: how far they have been written, or that they ended."""
         try:
-            marker = _decode_history(record.value)
+            markers.note(self.head.history, record.stream, record.value)
         except msgspec.DecodeError as wrong:
             self._reject(record, "unreadable", str(wrong))
             return
-        if marker.ended:
-            self.head.history.pop(record.stream, None)
-        else:
-            self.head.history[record.stream] = marker.reached
         context.history = bool(self.head.history)
 
     def _steps_over(self, person: Person, event: Happening, context: Context) -> None:
         effects = self._effects
         self._latest = person.id
+        self.memory.touched[person.id] = person  # first: what a step that fails has changed is taken back too
         for step in self._steps:
             for effect in step(person, event, context):
-                effects.append((effect, _key(effect)))
-        self.memory.touched[person.id] = person
+                effects.append((effect, key_of(effect)))
+        if context.news:
+            self._tell(context)
+
+    def _tell(self, context: Context) -> None:
+        """Say what was asked for on the way."""
+        self._effects += [(effect, key_of(effect)) for effect in context.news]
+        context.news = []
+
+    def _neighbour(self, key: str) -> Person:
+        """Somebody else of this shard, who is changed with the person at hand: in one commit, or not at all."""
+        person = self.memory.touched[key] = self.memory.person(key)
+        return person
 
     def _fire(self, person: Person, context: Context, floor: int = 0) -> None:
         """Fire the person's timers due by the clock, in the order (due, kind, id), each at its due time."""
@@ -317,7 +353,7 @@ class Shard:
         context.letters += 1
         letter = Letter(kind="forward", sender=sender, to=to, seq=context.letters, id=f"{origin}-forward-0",
                         body={"value": value.decode(), "at": at})
-        self._effects.append((letter, _key(letter)))
+        self._effects.append((letter, key_of(letter)))
         self.tally.events["forwarded"] += 1
 
     def _reject(self, record: Record, kind: str, because: str) -> None:
@@ -342,6 +378,7 @@ class Shard:
         context.letters = before.letters
         context.history = bool(before.history)
         self._effects.clear()
+        self._opened = ""
         self.memory.take_back(dues)
 
     def _seal(self) -> None:
@@ -357,8 +394,7 @@ class Shard:
     def _sealed(self) -> tuple[dict[str, bytes], list[Row]]:
         """What changed, as bytes and rows."""
         history, at = int(bool(self.head.history)), self.head.clock
-        rows = [Row(0, effect.id, stream_of(effect), key, getattr(effect, "at", at), history, _encode(effect))
-                for effect, key in self._effects]
+        rows = [row_of(effect, key, at, history) for effect, key in self._effects]
         return self.memory.sealed(), rows
 
     def stage(self, batch: Batch) -> None:
@@ -368,12 +404,3 @@ class Shard:
         batch.rows += self._rows
         batch.turns += self._turns
         self._rows, self._turns = [], []
-
-
-def _key(effect: Effect) -> bytes:
-    """The record key of an effect."""
-    if isinstance(effect, Letter):
-        return routing_key(effect.to)
-    if isinstance(effect, Reject):
-        return effect.id.encode()
-    return routing_key(effect.person)

@@ -21,12 +21,16 @@ class Head(msgspec.Struct, array_like=True):
     """Where a shard stands: its clock (ms), the last offset applied of each stream, the letters it has sent.
 
     `history` holds, while recorded days are being read, how far each public stream has been reached (ms).
+    `rules` is the playbook (and the population's cuts) that everybody was last looked at with; while that goes on,
+    `sweep` is the last person looked at (`state/sweep.py`), else None.
     """
 
     clock: int = 0
     positions: dict[str, int] = {}
     letters: int = 0
     history: dict[str, int] = {}
+    rules: str = ""
+    sweep: str | None = None
 
 
 class Turn(msgspec.Struct, array_like=True, frozen=True):
@@ -70,6 +74,10 @@ class Store(Protocol):
     def head(self, partition: int) -> Head: ...
 
     def person(self, partition: int, person: str) -> bytes | None: ...
+
+    def ids(self, partition: int, after: str, limit: int) -> list[str]:
+        """The ids of a shard's persons behind `after`, in order, at most `limit`."""
+        ...
 
     def dues(self, partition: int, after: tuple[int, str], until: int, limit: int) -> list[tuple[int, str]]:
         """(due, person) after `after` with due <= until, soonest first, at most `limit`."""

@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS kept (kind TEXT, hash TEXT, bytes BLOB, PRIMARY KEY (
 """
 _PERSON = "SELECT bytes FROM persons WHERE partition = ? AND id = ?"
 _ALL = "SELECT id, bytes FROM persons WHERE partition = ? ORDER BY id"
+_IDS = "SELECT id FROM persons WHERE partition = ? AND id > ? ORDER BY id LIMIT ?"
 _DUES = ("SELECT due, person FROM dues WHERE partition = ? AND (due, person) > (?, ?) AND due <= ? "
          "ORDER BY due, person LIMIT ?")
 _UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
@@ -114,6 +115,9 @@ class SqliteStore:
         """Every person of a shard, by id; for re-runs and inspection."""
         return self._db.execute(_ALL, (partition,)).fetchall()
 
+    def ids(self, partition: int, after: str, limit: int) -> list[str]:
+        return [found[0] for found in self._db.execute(_IDS, (partition, after, limit))]
+
     def dues(self, partition: int, after: tuple[int, str], until: int, limit: int) -> list[tuple[int, str]]:
         return self._db.execute(_DUES, (partition, *after, until, limit)).fetchall()
 
@@ -166,6 +170,11 @@ class SqliteStore:
         for (packed,) in self._db.execute("SELECT turns FROM turns ORDER BY seq"):
             found += [turn for turn in msgspec.msgpack.decode(packed, type=list[Turn]) if turn.partition == partition]
         return found
+
+    def every_turn(self) -> list[Turn]:
+        """The turns of all shards, in the order of their commits."""
+        found = self._db.execute("SELECT turns FROM turns ORDER BY seq")
+        return [turn for (packed,) in found for turn in msgspec.msgpack.decode(packed, type=list[Turn])]
 
     def keep(self, kind: str, hash: str, content: bytes) -> None:
         self._db.execute("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", (kind, hash, content))

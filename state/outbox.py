@@ -1,0 +1,30 @@
+"""Outbox: effects as rows of bytes, written with what caused them, sent afterwards.
+
+>>> from domain.letter import Letter
+>>> row = row_of(Letter(kind="claim", sender="u:a", to="a:x", seq=1, id="i"), b"x", 5, 0)
+>>> row.stream, row.at, row.body
+('letters', 5, b'{"kind":"claim","sender":"u:a","to":"a:x","seq":1,"id":"i"}')
+"""
+
+import msgspec
+
+from domain.effect import Effect, Row, stream_of
+from domain.letter import Letter
+from domain.reject import Reject
+from state.person import routing_key
+
+_encode = msgspec.json.Encoder().encode
+
+
+def key_of(effect: Effect) -> bytes:
+    """The record key of an effect."""
+    if isinstance(effect, Letter):
+        return routing_key(effect.to)
+    if isinstance(effect, Reject):
+        return effect.id.encode()
+    return routing_key(effect.person)
+
+
+def row_of(effect: Effect, key: bytes, at: int, history: int) -> Row:
+    """An effect as a row; `at` (ms) is the clock, for effects that do not carry their own."""
+    return Row(0, effect.id, stream_of(effect), key, getattr(effect, "at", at), history, _encode(effect))

@@ -1,0 +1,28 @@
+"""Sweep: when the playbook has changed, everybody is looked at again, also those who never come back.
+
+A shard goes through its persons in the order of their ids, a slice with each tick, and keeps its place in
+`Head.sweep`. Whoever has an event first is looked at just before it. Being looked at again is a happening of its own,
+`Due("playbook")`: segments are entered and left by it, and timers set, but it is no occasion for anything: who belongs
+to a segment that was just written is not greeted as if they had done something.
+"""
+
+from domain.model import Model
+from state.rules import Rules
+
+SWEPT = 50
+"""Persons that are looked at with one tick: some milliseconds."""
+
+
+def stamp_of(rules: Rules, quintiles: Model | None) -> str:
+    """What people must be looked at again for when it changes: the playbook, and the population's cuts if it uses them.
+
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> rules = compile_rules(Playbook())
+    >>> stamp_of(rules, None) == rules.short
+    True
+    """
+    cuts = rules.shop.rfm
+    if quintiles is None or cuts is None or not cuts.learned:
+        return rules.short
+    return f"{rules.short}+{quintiles.hash[:8]}"

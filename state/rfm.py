@@ -23,12 +23,13 @@ class Cuts(NamedTuple):
     """Where classes begin, each row rising.
 
     `recency`: the last order is less than this long ago (ms): class 5, 4, 3, 2. `frequency` and `money` (orders, minor
-    units): at least this: class 2, 3, 4, 5.
+    units): at least this: class 2, 3, 4, 5. `learned`: they stand in until there are learned ones.
     """
 
     recency: tuple[float, ...]
     frequency: tuple[float, ...]
     money: tuple[float, ...]
+    learned: bool = False
 
 
 def declared_cuts(shop: Shop) -> Cuts | None:
@@ -37,7 +38,7 @@ def declared_cuts(shop: Shop) -> Cuts | None:
     if rfm is None:
         return None
     return Cuts(tuple(sorted([parse(span) for span in rfm.recency])), tuple(sorted(rfm.frequency)),
-                tuple(sorted([to_minor(amount, shop.currency) for amount in rfm.money])))
+                tuple(sorted([to_minor(amount, shop.currency) for amount in rfm.money])), rfm.learned)
 
 
 def learned_cuts(model: Model) -> Cuts:

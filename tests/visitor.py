@@ -4,7 +4,7 @@
     ann.does(0, "Page Viewed"); ann.waits(60_000); ann.actions
 
 Timers fire like the shard fires them: those due before (or at) the next happening, in the order (due, kind, id), each
-at its due time.
+at its due time; what a happening sets for its own moment fires at once.
 """
 
 from collections.abc import Callable
@@ -54,6 +54,7 @@ class Visitor:
             event = Track(event=name, properties=properties, **common)
         self._n += 1
         self._run(f"clicks-0-{self._n}", T0 + at, event)
+        self._fire(T0 + at)
         return self.actions[began:]
 
     def waits(self, until: int) -> list[Action]:

@@ -24,6 +24,7 @@ from domain.shop import Shop
 from operators import books
 from state import traces
 from state.context import Context, Due, Happening, Unreadable
+from state.coupons import expire
 from state.facts import count, learn_trait
 from state.person import MAX_CONSENT, MAX_TEXT, MAX_TRAITS, Facts, Person, Session, Source, Trait
 from state.sessions import SESSION_FOR, SESSION_TIMER, begin, close, device_of, ends_at, label
@@ -43,6 +44,13 @@ NO_VISIT = frozenset({
 """What is reported about a person, not done by them in the shop: it opens no visit, keeps none open, and who was only
 reported about was not seen again."""
 
+FEEDBACK = frozenset({"Message Delivered", "Message Opened", "Message Clicked", "Message Bounced", "Message Held",
+                      "Unsubscribed"})
+"""What programs report: that one of them called makes no robot of the person."""
+
+SCANNED = frozenset({"Message Opened", "Message Clicked"})
+"""What a mail scanner does, too: from a robot it tells nothing about the person."""
+
 _PAGES = (Page, Screen)
 
 _prices_of: tuple[Shop | None, Prices] = (None, Prices("EUR"))
@@ -59,7 +67,10 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     about = event.context
     seen = about.attimo if about is not None else None
     if person.bot or (seen is not None and seen.bot):
-        return _bot(person, event, context.event_time)
+        if person.bot or event.name not in FEEDBACK:
+            return _bot(person, event, context.event_time)
+        if event.name in SCANNED:
+            return ()
     effects = _fold(person, event, context)
     if event.name in books.BOOKS or books.EVERY:
         return (*effects, *books.keep(person, event, context))
@@ -80,7 +91,7 @@ def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
         facts = person.own()
     facts.version += 1
     latest = at >= facts.last_seen
-    if latest and (event.name not in NO_VISIT or not facts.last_seen):
+    if latest and event.name not in NO_VISIT:
         facts.last_seen = at
     if at < facts.first_seen or not facts.first_seen:
         facts.first_seen = at
@@ -159,8 +170,10 @@ def _prices(shop: Shop) -> Prices:
 
 
 def _due(person: Person, due: Due, context: Context) -> Sequence[Effect]:
-    """The visit is over, unless it went on since the timer was set."""
+    """The visit is over, unless it went on since the timer was set; or a coupon has expired."""
     session = person.session
+    if due.kind == "coupon":
+        return expire(person, due.id, context)
     if due.kind != "session_end" or session is None:
         return ()
     if ends_at(session) > context.now:

@@ -26,6 +26,8 @@ What is open (session, cart) and what was said moves along. `absorb` guarantees:
 - U is in every static segment that either was in, since the earlier moment and until the later one;
 - the ways through workflows move along, with their timers, and what either went through counts; of more runs than a
   workflow allows at once the younger ones leave (`operators/advance_workflows.py`);
+- the coupons of both are U's, with their timers (what a promise does not allow beside another is released afterwards,
+  `state/coupons.py`);
 - the timer of the session stands at the joined session's end.
 
 What a browser holds armed does not move: the giver takes it back, and U decides anew. Neither do segments, band and
@@ -38,7 +40,7 @@ from typing import Any
 
 import msgspec
 
-from state import addresses, experiments, feedback, hopes, later, runs, seen
+from state import addresses, coupons, experiments, feedback, hopes, later, runs, seen
 from state.codec import VERSION
 from state.exposures import MAX_SHOWINGS
 from state.person import (
@@ -47,6 +49,7 @@ from state.person import (
     Been,
     Cart,
     Counted,
+    Coupon,
     Facts,
     Hope,
     Later,
@@ -91,6 +94,7 @@ class Handover(msgspec.Struct, omit_defaults=True):
     counted: list[Counted] = []
     runs: dict[str, Run] = {}
     been: dict[str, Been] = {}
+    coupons: list[Coupon] = []
 
 
 def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
@@ -126,7 +130,7 @@ def hand_over(person: Person) -> dict[str, Any]:
         timers={name: due for name, due in person.timers.items() if name.startswith(MOVING)},
         seen=person.seen, written=person.written, unreachable=person.unreachable, assigned=person.assigned,
         hopes=person.hopes, later=person.later, tags=person.tags, counted=person.counted,
-        runs=person.runs, been=person.been))
+        runs=person.runs, been=person.been, coupons=coupons.give(person)))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
@@ -166,6 +170,7 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
         person.tags[name] = min(since, person.tags.get(name, since))
     person.counted += given.counted
     runs.join(person, given.runs, given.been)
+    coupons.join(person, given.coupons)
     person.seen = seen.union(person.seen, given.seen)
     person.written = feedback.joined(person.written, given.written)
     for name, at in given.unreachable.items():

@@ -269,8 +269,9 @@ def campaigns() -> dict[str, dict[str, Any]]:
                    "limits": {"per_session": 1_000}, "valid_for": "1h", "purpose": "service"},
     }
     for n in range(1, 20):
+        device = "desktop" if 6 <= n <= 8 else "tablet"  # as the segments have it
         found[f"event-{n:02d}"] = _campaign(n, {"event": events[n % len(events)]}, {
-            "in_segment": f"s{n:02d}", "has": {"country": countries[n % 7], "device": "tablet"}})
+            "in_segment": f"s{n:02d}", "has": {"country": countries[n % 7], "device": device}})
     for n in range(1, 31):
         found[f"segment-{n:02d}"] = _campaign(n, {"segment": f"s{n:02d}"}, {
             "has": {"country": countries[n % 7]}, "session": {"products_at_least": 10 + n}})

@@ -41,14 +41,11 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
             excluded = armed.campaign if taken_back else ""
             effects.append(_disarm(person, armed, event, context))
             armed = None
-    change = audience.exit_until
+    change = NEVER
     best: Proposal | None = None
     winner: CampaignRule | None = None
-    candidates = audience.mask & rules.exit_mask if session.anonymous_id else 0
-    while candidates:  # by rank: the first that may be shown wins
-        low = candidates & -candidates
-        candidates ^= low
-        rule = rules.ranked[low.bit_length() - 1]
+    for rule in audience.exits.each(person, facts, now) if session.anonymous_id else ():
+        # by rank: the first that may be shown wins
         if rule.name == excluded:
             continue
         reason, detail = blocked(person, facts, rule, rules, now)
@@ -62,6 +59,7 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
             change = min(change, cooled_at(person, rules))
         elif reason == "shop_limit":  # that goes for all of them
             break
+    change = min(change, audience.exits.until())
     if winner is not None:
         until = person.armed[SLOT].until
         change = min(change, until - _margin(winner))

@@ -1,25 +1,34 @@
 """choose_actions: what we would say now, and what the browser should hold ready.
 
-    an event, an entered segment, a second on the site  ->  proposals, for respect_limits to decide
-    exit intent                                         ->  Arm and Disarm, decided ahead (operators/arm_ahead.py)
+    an event, a segment entered or left, a second on the site  ->  proposals, for respect_limits to decide
+    exit intent                                                ->  Arm, Disarm, decided ahead (operators/arm_ahead.py)
+
+Of very many campaigns whose occasion comes at one moment the first ten by rank are proposed in any case, so that it is
+known why they were held; of the rest only those that nothing blocks, for a place that none before them takes.
 
 The timer `seconds:` is the next second of the visit at which a campaign may fire; it is looked at again when it fires.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
 from operator import attrgetter
 
 from domain.effect import Effect
 from domain.letter import Letter
 from operators.arm_ahead import arm_ahead, forget
-from state.audience import NEVER, Audience, audience_of, lost
+from state.audience import NEVER, Holding, audience_of, lost
 from state.context import Context, Due, Happening
-from state.limits import Proposal
-from state.person import Facts, Person, Session
+from state.later import put_off
+from state.limits import Proposal, blocked
+from state.person import Facts, Person
+from state.rules import CampaignRule
 from state.view import known
 
 SECONDS_TIMER = "seconds:"
+MOST_PROPOSED = 10
+"""Campaigns proposed at one moment whatever becomes of them."""
+
+_rank = attrgetter("rank")
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
@@ -29,59 +38,75 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         lost(person)
         return forget(person, context) if person.armed else ()
     facts = known(person)
+    come: list[Iterator[CampaignRule]] = []
     if not isinstance(event, (Due, Letter)) and event.name in rules.on_event:
-        for rule in rules.on_event[event.name]:
-            if rule.matches(event) and rule.holds(person, facts, context.now):
-                context.proposals.append(Proposal(rule))
+        ranks = rules.on_event[event.name].find(event, person, facts)
+        come.append(_holding([rank for rank in ranks if rules.ranked[rank].matches(event)], person, facts, context))
     for move in context.moves:
-        if move.entered:
-            for rule in rules.on_segment.get(move.segment, ()):
-                if rule.holds(person, facts, context.now):
-                    context.proposals.append(Proposal(rule))
+        finder = (rules.on_entered if move.entered else rules.on_left).get(move.segment)
+        if finder is not None:
+            come.append(_holding(finder.find(person, facts), person, facts, context))
+    effects: Sequence[Effect] = ()
     session = person.session
     if session is None:
         lost(person)
         if SECONDS_TIMER in person.timers:
             del person.timers[SECONDS_TIMER]
-        return forget(person, context) if person.armed else ()
-    if rules.watched:
+        if person.armed:
+            effects = forget(person, context)
+    elif rules.exits or rules.seconds:
         audience = audience_of(person, facts, context)
-        changed = context.changed
-        if rules.seconds and (audience.mask & rules.seconds_mask or audience.seconds_until < NEVER or changed is None
-                              or "visit" in changed or isinstance(event, Due)):
-            _count_seconds(person, facts, session, audience, event, context)
-        if person.armed or audience.mask & rules.exit_mask or audience.exit_until < NEVER:
-            return arm_ahead(person, facts, session, audience, event, context)
+        if _count_seconds(person, facts, audience.seconds, context):
+            come.append(rule for rule in audience.seconds.each(person, facts, context.now)
+                        if rule.name not in session.sent)
+        exits = audience.exits
+        if person.armed or exits.ranks or exits.more(person, facts, context.now) or exits.times:
+            effects = arm_ahead(person, facts, session, audience, event, context)
     elif person.armed:
-        return forget(person, context)
-    return ()
+        effects = forget(person, context)
+    if come:
+        _propose(person, facts, come[0] if len(come) == 1 else merge(*come, key=_rank), context)
+    return effects
 
 
-def _count_seconds(person: Person, facts: Facts, session: Session, audience: Audience, event: Happening,
-                   context: Context) -> None:
-    """Propose what this second of the visit has reached and not yet shown; set the timer for what comes next."""
-    rules, now, changed = context.rules, context.now, context.changed
-    candidates = audience.mask & rules.seconds_mask
-    while candidates:
-        low = candidates & -candidates
-        candidates ^= low
-        rule = rules.ranked[low.bit_length() - 1]
-        if session.started_at + rule.seconds <= now and rule.name not in session.sent:
-            context.proposals.append(Proposal(rule))
-    due = audience.seconds_until
-    if changed is None or "visit" in changed or isinstance(event, Due):
-        due = min(due, _next_second(person, facts, session, context))
-    if due < NEVER and due < person.timers.get(SECONDS_TIMER, NEVER):
-        person.timers[SECONDS_TIMER] = due
+def _holding(ranks: Iterable[int], person: Person, facts: Facts, context: Context) -> Iterator[CampaignRule]:
+    ranked, now = context.rules.ranked, context.now
+    for rank in ranks:
+        rule = ranked[rank]
+        if rule.holds(person, facts, now):
+            yield rule
 
 
-def _next_second(person: Person, facts: Facts, session: Session, context: Context) -> int:
-    """When the next campaign may fire for which this visit is not the wrong one anyway."""
-    seconds, now = context.rules.seconds, context.now
-    for rule in seconds[bisect_right(seconds, now - session.started_at, key=_second):]:
-        if rule.possible(person, facts, now):
-            return session.started_at + rule.seconds
-    return NEVER
+def _count_seconds(person: Person, facts: Facts, seconds: Holding, context: Context) -> bool:
+    """Whether a second of the visit has come for somebody; set the timer for the next one."""
+    while seconds.more(person, facts, context.now):
+        pass
+    if seconds.times:
+        due = min(seconds.times.values())
+        if due < person.timers.get(SECONDS_TIMER, NEVER):
+            person.timers[SECONDS_TIMER] = due
+    return bool(seconds.ranks)
 
 
-_second = attrgetter("seconds")
+def _propose(person: Person, facts: Facts, rules: Iterable[CampaignRule], context: Context) -> None:
+    """Propose those whose occasion has come, or put them off by their delay."""
+    proposed: list[CampaignRule] = []
+    taken: set[str] | None = None
+    for rule in rules:
+        if rule.delay:
+            put_off(person, rule, context.now + rule.delay, rule.occasion)
+            continue
+        if len(proposed) >= MOST_PROPOSED:
+            if taken is None:
+                taken = {one.place for one in proposed if not _why_not(person, facts, one, context)}
+            if rule.place in taken or _why_not(person, facts, rule, context):
+                continue
+            taken.add(rule.place)
+        proposed.append(rule)
+        context.proposals.append(Proposal(rule))
+        if taken is not None and len(taken) == len(context.rules.places):
+            return
+
+
+def _why_not(person: Person, facts: Facts, rule: CampaignRule, context: Context) -> str:
+    return blocked(person, facts, rule, context.rules, context.now)[0]

@@ -1,79 +1,156 @@
 """The audience: which campaigns hold right now, of those that are watched between their occasions.
 
 Exit offers are armed ahead and seconds on the site come without an event, so their audiences are followed all the time;
-only what a happening (or time) can have changed is asked again.
+only what a happening (or time) can have changed is asked again. Of exit offers only the best one is wanted: they are
+asked in the order of their rank, and no further than somebody wants to know. Of seconds on the site all are asked.
+
+What was found is kept with the person while they are hot, and is the same as if everything were asked anew.
 """
 
-from typing import NamedTuple
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Sequence
 
-from state.conditions import STABLE
 from state.context import Context
+from state.finder import Finder
 from state.person import Facts, Person
-from state.rules import Rules
-
-
-class Audience(NamedTuple):
-    """Which of the watched campaigns hold now (a mask by rank), and until when time alone leaves that so (ms).
-
-    `asleep` has a mask for each need of STABLE: campaigns that cannot hold until that changes.
-    """
-
-    rules: Rules
-    mask: int
-    exit_until: int
-    seconds_until: int
-    asleep: tuple[int, ...]
-
+from state.rules import CampaignRule, Rules
 
 NEVER = 1 << 62
-_AWAKE = (0,) * len(STABLE)
 
 
-def audience_of(person: Person, facts: Facts, context: Context) -> Audience:
-    """Ask the watched campaigns again whose audience this happening, or time, can have changed.
+class Holding:
+    """Campaigns of one kind that hold. Everything up to the rank `upto` has been asked (-1: nothing; NEVER: all).
 
-    The answers are kept with the person while they are hot; without them everything is asked again, to the same end.
+    `ranks` are those that hold, in rising order, `times` the moments (ms) at which time alone may change one.
     """
-    rules, now = context.rules, context.now
-    kept: Audience | None = person.__dict__.get("audience")
-    if kept is None or kept.rules is not rules or context.changed is None:
-        mask, todo, exit_until, seconds_until, slept = 0, rules.watched, NEVER, NEVER, _AWAKE
-    else:
-        _, mask, exit_until, seconds_until, slept = kept
-        todo = rules.audience_index.affected(context.changed)
-        if now >= exit_until:
-            todo |= rules.exit_timed
-            exit_until = NEVER
-        if now >= seconds_until:
-            todo |= rules.seconds_timed
-            seconds_until = NEVER
-        if not todo:
-            return kept
-        for need, sleeping in zip(STABLE, slept, strict=True):
-            if sleeping and need not in context.changed:
-                todo &= ~sleeping
-    asleep = [sleeping & ~todo for sleeping in slept]
-    while todo:
-        low = todo & -todo
-        todo ^= low
-        rule = rules.ranked[low.bit_length() - 1]
-        if rule.holds(person, facts, now):
-            mask |= low
-        else:
-            mask &= ~low
-            for which, test in rule.stable:
-                if not test(person, facts, now):
-                    asleep[which] |= low
-                    break
+
+    __slots__ = ("_finder", "_given", "_rest", "_rules", "ranks", "times", "upto")
+
+    def __init__(self, rules: Rules, finder: Finder) -> None:
+        self._rules, self._finder = rules, finder
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is known."""
+        self.ranks: list[int] = []
+        self.times: dict[int, int] = {}
+        self.upto = self._given = -1
+        self._rest: list[int] | None = None
+
+    def begin(self) -> None:
+        """Another happening."""
+        self._rest = None
+        self._given = -1
+
+    def changed(self, needs: Sequence[str]) -> None:
+        """What depends on any of these is not known any more. Who was found to depend on them is to be asked again."""
+        ranked = self._rules.ranked
+        if self.ranks:
+            self.ranks = [rank for rank in self.ranks if ranked[rank].needs.isdisjoint(needs)]
+        if self.times:
+            self.times = {rank: at for rank, at in self.times.items() if ranked[rank].needs.isdisjoint(needs)}
+
+    def ask(self, rank: int, person: Person, facts: Facts, now: int) -> bool:
+        """Whether this one holds; it is noted, and when time may change that."""
+        rule = self._rules.ranked[rank]
         if rule.timed:
             change = rule.next_change(person, facts, now)
             if change is not None:
-                if rule.seconds:
-                    seconds_until = min(seconds_until, change)
-                else:
-                    exit_until = min(exit_until, change)
-    person.__dict__["audience"] = found = Audience(rules, mask, exit_until, seconds_until, tuple(asleep))
-    return found
+                self.times[rank] = change
+            else:
+                self.times.pop(rank, None)
+        return rule.holds(person, facts, now)
+
+    def again(self, ranks: Sequence[int], person: Person, facts: Facts, now: int) -> None:
+        """Ask these again, as far as they were asked before."""
+        for rank in ranks:
+            if rank <= self.upto:
+                if not self.ask(rank, person, facts, now):
+                    if rank in self.ranks:
+                        self.ranks.remove(rank)
+                elif rank not in self.ranks:
+                    insort(self.ranks, rank)
+
+    def time_passes(self, person: Person, facts: Facts, now: int) -> None:
+        """Ask those again whose time has come."""
+        if self.times and min(self.times.values()) <= now:
+            self.again([rank for rank, at in self.times.items() if at <= now], person, facts, now)
+
+    def more(self, person: Person, facts: Facts, now: int) -> bool:
+        """Ask further until another one holds; False when there is none."""
+        if self.upto == NEVER:
+            return False
+        if self._rest is None:
+            found = self._finder.find(person, facts)
+            self._rest = found[bisect_right(found, self.upto):][::-1]
+        while self._rest:
+            self.upto = rank = self._rest.pop()
+            if self.ask(rank, person, facts, now):
+                self.ranks.append(rank)
+                return True
+        self.upto = NEVER
+        return False
+
+    def each(self, person: Person, facts: Facts, now: int) -> Iterator[CampaignRule]:
+        """Those that hold, by rank, asked for as they are wanted."""
+        n = 0
+        while n < len(self.ranks) or self.more(person, facts, now):
+            self._given = self.ranks[n]
+            yield self._rules.ranked[self._given]
+            n += 1
+        self._given = NEVER
+
+    def until(self) -> int:
+        """Until when time alone leaves those that were given as they are (ms); what lies behind them is forgotten."""
+        if self._given < self.upto:
+            self.upto = last = self._given
+            del self.ranks[bisect_right(self.ranks, last):]
+            if self.times:
+                self.times = {rank: at for rank, at in self.times.items() if rank <= last}
+            self._rest = None
+        return min(self.times.values()) if self.times else NEVER
+
+
+class Audience:
+    """The watched campaigns that hold for one person."""
+
+    __slots__ = ("exits", "rules", "seconds")
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.exits = Holding(rules, rules.exits)
+        self.seconds = Holding(rules, rules.seconds)
+
+
+def audience_of(person: Person, facts: Facts, context: Context) -> Audience:
+    """Ask the watched campaigns again whose audience this happening, or time, can have changed."""
+    rules, now, changed = context.rules, context.now, context.changed
+    kept: Audience | None = person.__dict__.get("audience")
+    if kept is None or kept.rules is not rules:
+        person.__dict__["audience"] = kept = Audience(rules)
+        return kept
+    exits, seconds = kept.exits, kept.seconds
+    if changed is None or "visit" in changed:
+        exits.forget()
+        seconds.forget()
+        return kept
+    exits.begin()
+    seconds.begin()
+    exits.time_passes(person, facts, now)
+    seconds.time_passes(person, facts, now)
+    if changed:
+        watched = rules.watched
+        todo: list[int] = []
+        for need in changed:
+            if need in watched:
+                todo += watched[need].find(person, facts)
+        exits.changed(changed)
+        seconds.changed(changed)
+        if todo:
+            ranked = rules.ranked
+            exits.again([rank for rank in todo if not ranked[rank].seconds], person, facts, now)
+            seconds.again([rank for rank in todo if ranked[rank].seconds], person, facts, now)
+    return kept
 
 
 def lost(person: Person) -> None:

@@ -123,8 +123,8 @@ def _join(kind: str, children: list[Leaf | Node]) -> Node:
 
 
 def _soonest(kind: str, children: list[Leaf | Node]) -> Change | None:
-    """The soonest change of the parts that time can move, unless the others settle the whole."""
-    moving = [child.change for child in children if child.change is not None]
+    """The soonest change of the parts that time can move, unless one that stays as it is settles the whole."""
+    moving = [(child.test, child.change) for child in children if child.change is not None]
     if not moving:
         return None
     others = [child.test for child in children if child.change is None]
@@ -134,10 +134,13 @@ def _soonest(kind: str, children: list[Leaf | Node]) -> Change | None:
     def change(p: Person, f: Facts, now: int) -> int | None:
         if others and still(p, f, now) is settled:
             return None
-        soonest = moving[0](p, f, now)
-        for other in moving[1:]:
-            at = other(p, f, now)
-            if at is not None and (soonest is None or at < soonest):
+        soonest: int | None = None
+        for test, moves in moving:
+            at = moves(p, f, now)
+            if at is None:
+                if test(p, f, now) is settled:
+                    return None
+            elif soonest is None or at < soonest:
                 soonest = at
         return soonest
 

@@ -297,8 +297,10 @@ def test_what_was_taken_back_before_it_was_shown_has_no_words() -> None:
 
 
 def test_decisions_are_kept_for_explaining_and_bounded() -> None:
-    visitor = Visitor(on_quiz({"consent": {"default": "denied"}}, **{f"c{n}": {} for n in range(60)}))
-    visitor.does(0, "Quiz Finished")
+    visitor = Visitor(on_quiz({"consent": {"default": "denied"}}, **{
+        f"c{n}": {"trigger": {"event": f"Quiz {n % 6}"}} for n in range(60)}))
+    for n in range(6):
+        visitor.does(n, f"Quiz {n}")
     assert len(visitor.person.decisions) == 50
     assert {one.reason for one in visitor.person.decisions.values()} == {"consent"}
 

@@ -10,6 +10,7 @@ import msgspec
 
 from domain.effect import Effect, Row, stream_of
 from domain.letter import Letter
+from domain.record import Record
 from domain.reject import Reject
 from state.person import routing_key
 
@@ -23,6 +24,19 @@ def key_of(effect: Effect) -> bytes:
     if isinstance(effect, Reject):
         return effect.id.encode()
     return routing_key(effect.person)
+
+
+def rejected(record: Record, kind: str, because: str, at: int) -> Reject:
+    """A record that cannot be used, with the beginning of what it says."""
+    raw = record.value[:512].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return Reject(id=f"{record.stream}-{record.partition}-{record.offset}-reject-0", stream=record.stream,
+                  partition=record.partition, offset=record.offset, kind=kind, because=because[:512], raw=raw, at=at)
+
+
+def rejected_timer(name: str, origin: str, partition: int, at: int) -> Reject:
+    """A timer at which a step fails."""
+    return Reject(id=f"{origin}-reject-0", stream="", partition=partition, offset=0, kind="internal",
+                  because=f"a step failed when {name} came due; the timer was set aside", at=at)
 
 
 def row_of(effect: Effect, key: bytes, at: int, history: int) -> Row:

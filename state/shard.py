@@ -19,15 +19,14 @@ from domain import letter as letters
 from domain.effect import Effect, Row, kind_of
 from domain.event import Event, event_time, text_id
 from domain.letter import Letter
-from domain.model import Model
+from domain.model import Model, hashes
 from domain.partition import partition_of
 from domain.record import Record
-from domain.reject import Reject
 from domain.streams import LETTERS, SHARD_INPUT
 from state import desk, markers, seen
 from state.context import AGAIN, Context, Due, Happening, Step, Unreadable
 from state.memory import Memory
-from state.outbox import key_of, row_of
+from state.outbox import key_of, rejected, rejected_timer, row_of
 from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
@@ -74,7 +73,8 @@ class Shard:
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
-    def apply(self, records: Sequence[Record], tick: int, rules: Rules, model: Model | None) -> None:
+    def apply(self, records: Sequence[Record], tick: int, rules: Rules, model: Model | None,
+              quintiles: Model | None = None) -> None:
         """Apply records in the given order, then let the clock tick to `tick` (0: it does not).
 
         What came of it is staged until `stage`. Records at or before the shard's position are skipped.
@@ -83,7 +83,7 @@ class Shard:
         if context is None:
             context = self._context = Context(self.partition, rules, model)
             context.partitions, context.secret, context.neighbour = self._partitions, self._secret, self._neighbour
-        context.rules, context.model = rules, model
+        context.rules, context.model, context.quintiles = rules, model, quintiles
         context.letters = self.head.letters
         context.history = bool(self.head.history)
         before = self.head
@@ -128,7 +128,7 @@ class Shard:
                 self._restore(before, kept_dues, context)
         if runs or tick:
             self._turns.append(Turn(self.partition, before.clock, self.head.clock, tuple((s, a, b) for s, a, b in runs),
-                                    tick, rules.hash, model.hash if model else ""))
+                                    tick, rules.hash, hashes(model, quintiles)))
         self.head.letters = context.letters
 
     def _turn_to(self, rules: Rules, context: Context) -> None:
@@ -338,9 +338,7 @@ class Shard:
                 origin = f"timer-{person_tag(person.id)}-{name}-{due}"
             context.begin(origin, at, at)
             if (person.id, name) in self._poison_timers:
-                self._effects.append((Reject(
-                    id=f"{origin}-reject-0", stream="", partition=self.partition, offset=0, kind="internal",
-                    because=f"a step failed when {name} came due; the timer was set aside", at=at), origin.encode()))
+                self._effects.append((rejected_timer(name, origin, self.partition, at), origin.encode()))
                 self.memory.touched[person.id] = person
                 continue
             self._firing = (person.id, name)
@@ -357,11 +355,8 @@ class Shard:
         self.tally.events["forwarded"] += 1
 
     def _reject(self, record: Record, kind: str, because: str) -> None:
-        raw = record.value[:512].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
         origin = f"{record.stream}-{record.partition}-{record.offset}"
-        reject = Reject(id=f"{origin}-reject-0", stream=record.stream, partition=record.partition, offset=record.offset,
-                        kind=kind, because=because[:512], raw=raw, at=self.head.clock)
-        self._effects.append((reject, origin.encode()))
+        self._effects.append((rejected(record, kind, because, self.head.clock), origin.encode()))
 
     def _settle(self, person: Person, context: Context, floor: int) -> None:
         """Fire what was set for now or earlier (it takes effect at `floor`), and note when to look again."""

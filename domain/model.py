@@ -57,3 +57,23 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Model).decode
+
+
+def hashes(model: Model | None, quintiles: Model | None) -> str:
+    """The hashes of the models that are live together, as a turn keeps them.
+
+    >>> hashes(None, None), hashes(Model("propensity", 1, "ab", {}), Model("rfm", 1, "cd", {}))
+    ('', 'ab+cd')
+    """
+    first = model.hash if model is not None else ""
+    return f"{first}+{quintiles.hash}" if quintiles is not None else first
+
+
+def each_hash(kept: str) -> tuple[str, str]:
+    """What `hashes` put together: the hash of the model of visits, and that of the population's fifths.
+
+    >>> each_hash("ab+cd"), each_hash("ab"), each_hash("+cd"), each_hash("")
+    (('ab', 'cd'), ('ab', ''), ('', 'cd'), ('', ''))
+    """
+    first, _, second = kept.partition("+")
+    return first, second

@@ -1,13 +1,13 @@
 """Re-run: the recorded turns of a shard once more, from the log, into an empty store: the same state, byte for byte.
 
-A turn says which offsets were read, in which order, with which playbook and model, and to which moment the clock
+A turn says which offsets were read, in which order, with which playbook and models, and to which moment the clock
 ticked.
 """
 
 from collections.abc import Callable, Sequence
 
 from domain.effect import Row
-from domain.model import Model
+from domain.model import Model, each_hash
 from domain.record import Record
 from domain.streams import SHARD_INPUT
 from state.context import Step
@@ -41,7 +41,9 @@ def rerun(
         records: list[Record] = []
         for stream, first, last in turn.runs:
             records += fetch((SHARD_INPUT[stream], partition), first, last)
-        shard.apply(records, turn.tick, rules_of(turn.rules), model_of(turn.model))
+        model, quintiles = each_hash(turn.model)
+        shard.apply(records, turn.tick, rules_of(turn.rules), model_of(model) if model else None,
+                    model_of(quintiles) if quintiles else None)
         batch = Batch()
         shard.stage(batch)
         store.commit(batch, [row.seq for row in store.outbox()])

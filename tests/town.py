@@ -28,6 +28,7 @@ class Town:
         self.store.claim(range(PARTITIONS), "town")
         self.shards = [Shard(p, self.store, steps, PARTITIONS, 1_000) for p in range(PARTITIONS)]
         self.rules, self.model = rules, model
+        self.quintiles: Model | None = None
         self.rows: list[Row] = []
         self.letters: list[Row] = []
         self.clock = 0
@@ -64,7 +65,7 @@ class Town:
 
     def _turn(self, partition: int, records: Sequence[Record], tick: int) -> None:
         shard = self.shards[partition]
-        shard.apply(records, tick, self.rules, self.model)
+        shard.apply(records, tick, self.rules, self.model, self.quintiles)
         batch = Batch()
         shard.stage(batch)
         self.store.commit(batch, [row.seq for row in self.store.outbox()])

@@ -17,7 +17,7 @@ import click
 
 from connectors.log import LogError
 from connectors.settings import came_from, load
-from domain.settings import SECRET_FIELDS, Settings
+from domain.settings import LISTS, SECRET_FIELDS, Settings
 from state.store import StoreError
 
 OPTIONS = {
@@ -62,7 +62,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             name, equals, value = pair.partition("=")
             if not equals:
                 raise click.UsageError(f"--set {pair}: write it as NAME=VALUE")
-            flags[name] = value.split(",") if name == "origins" else value
+            flags[name] = value.split(",") if name in LISTS else value
         click.get_current_context().obj = flags
         with plainly():
             settings = load(flags)
@@ -104,7 +104,7 @@ def up(settings: Settings) -> None:
 
 
 @cli.command()
-@click.argument("process", type=click.Choice(["edge", "onsite", "learning"]))
+@click.argument("process", type=click.Choice(["edge", "onsite", "learning", "outreach"]))
 @click.option("--worker", metavar="I/N", default="0/1", help="onsite: take the partitions p with p mod N = I.")
 @with_settings
 def run(settings: Settings, process: str, worker: str) -> None:
@@ -122,6 +122,10 @@ def run(settings: Settings, process: str, worker: str) -> None:
         from flows.learning import run as learn
 
         learn(settings)
+    elif process == "outreach":
+        from flows.outreach import run as reach_out
+
+        reach_out(settings)
     else:
         from flows.onsite import run as onsite
 

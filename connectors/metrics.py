@@ -34,6 +34,10 @@ COMMIT = Histogram("attimo_commit_seconds", "One commit of a batch of shards.", 
 LAG = Gauge("attimo_lag", "Records in the log that are not yet read, by stream.", ["stream"])
 OUTBOX = Gauge("attimo_outbox", "Effects that are committed and not yet acknowledged outside.")
 
+MESSAGES = Counter("attimo_messages", "Messages that outreach has dealt with, by what became of them (delivered, "
+                   "bounced, held).", ["outcome"])
+MESSAGES_WAITING = Gauge("attimo_messages_waiting", "Messages that wait for their time, or for their channel.")
+
 MODEL_AGE = Gauge("attimo_model_age_seconds", "Seconds since the live model was published.")
 MODEL_VERSION = Gauge("attimo_model_version", "How often the live model has been published.")
 MODEL_EXAMPLES = Gauge("attimo_model_examples", "Examples the live model has learned from.")
@@ -56,8 +60,8 @@ EDGE_STALE = Counter("attimo_edge_stale", "Actions held by the gateway because t
 EDGE_DROPPED = Counter("attimo_edge_dropped", "Event streams ended by the gateway because the browser read too slowly.")
 EDGE_SUBSCRIBED = Gauge("attimo_edge_subscribed", "1 while the gateway hears Redis, else 0.")
 
-PROCESSES = ("edge", "learning", "onsite")
-"""The processes beside Redis, each with a port: edge +0, learning +1, onsite +10 and on, one for each worker."""
+PROCESSES = ("edge", "learning", "outreach", "onsite")
+"""The processes beside Redis, each with a port: edge +0, learning +1, outreach +2, onsite +10 and on, one a worker."""
 
 
 def learned(model: Model) -> None:
@@ -80,7 +84,7 @@ def port_of(settings: Settings, process: str, worker: int = 0) -> int:
     """
     if not settings.metrics_port:
         return 0
-    return settings.metrics_port + {"edge": 0, "learning": 1, "onsite": 10}[process] + worker
+    return settings.metrics_port + {"edge": 0, "learning": 1, "outreach": 2, "onsite": 10}[process] + worker
 
 
 def serve(port: int) -> tuple[WSGIServer, Thread] | None:

@@ -44,6 +44,7 @@ def addresses(settings: Settings) -> list[tuple[str, str]]:
     ports = [f"{metrics.port_of(settings, name)} {name}" for name in metrics.PROCESSES]
     lines.append(("metrics", f"http://127.0.0.1:PORT/metrics ({', '.join(ports)})" if settings.metrics_port else "off"))
     lines.append(("log", f"SQLite, in {settings.data}/log" if settings.log == "sqlite" else settings.log))
+    lines.append(("messages", outbox(settings)))
     named = valkey.given(settings)
     redis = f"-u {valkey.without_password(named)}" if named else f"-s {settings.data}/run/redis.sock"
     lines.append(("listen", f"redis-cli {redis} psubscribe 'onsite:*'"))
@@ -51,6 +52,16 @@ def addresses(settings: Settings) -> list[tuple[str, str]]:
     # Without a user agent it is nobody's browser and no robot either; curl's own would mark the person as a robot.
     lines.append(("feed", f"curl -A '' -u {settings.write_key}: {here}/v1/track -d '{event}'"))
     return lines
+
+
+def outbox(settings: Settings) -> str:
+    """Where messages go that are sent off the site.
+
+    >>> outbox(Settings(channels=("file", "email:elsewhere")))
+    'data/outbox/YYYY-MM-DD.jsonl (channels: file, email:elsewhere)'
+    """
+    named = ", ".join(settings.channels)
+    return f"{settings.data}/outbox/YYYY-MM-DD.jsonl (channels: {named})" if "file" in named else f"channels: {named}"
 
 
 def note(child: Child) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from connectors import metrics, valkey
+from connectors.channel import routes
 from connectors.settings import with_secret
 from connectors.signals import Signals
 from connectors.supervisor import Program, Supervisor
 from connectors.terminal import Screen
 from domain.settings import SECRET_FIELDS, Settings
 
-STOP_ORDER = ("edge", "onsite", "learning", "redis")
+STOP_ORDER = ("edge", "onsite", "outreach", "learning", "redis")
 """First nobody comes in, then what has come in is dealt with, and what was said is kept last."""
 
 
@@ -51,7 +52,7 @@ def programs(settings: Settings, attimo: Sequence[str]) -> list[Program]:
     if not valkey.given(settings):
         path = valkey.socket_path(settings)
         found.append(Program("redis", valkey.command(settings), lambda: valkey.answers(path), gate=True))
-    for name in ("edge", "onsite", "learning"):
+    for name in ("edge", "onsite", "outreach", "learning"):
         port = metrics.port_of(settings, name)
         ready = partial(healthy, settings) if name == "edge" else partial(listens, port)
         found.append(Program(name, (*attimo, "run", name), ready))
@@ -101,6 +102,7 @@ def up(settings: Settings, attimo: Sequence[str] = (sys.executable, "-m", "attim
     if named := valkey.given(settings):
         valkey.check(named)
     with_secret(settings)
+    routes(settings.channels)
     supervisor = Supervisor(data / "run", environment(settings))  # the lock first: it may be running already
     with supervisor:
         free(settings.host, settings.port, "port")

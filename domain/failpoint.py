@@ -8,6 +8,9 @@ seventh time. Without the variable a failpoint costs one comparison.
     onsite:after_publish     told, but the outbox does not know it yet
     learning:after_commit    learned, not yet published
     learning:after_publish   published, but not yet noted
+    outreach:after_send      the channel has the message, nobody was told
+    outreach:after_feedback  told, but the position is not noted
+    outreach:after_commit    dealt with
 """
 
 import os

@@ -35,10 +35,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store_files: int = 1
     pinned_model: str = ""
     rate_per_key: int = 5_000
+    channels: tuple[str, ...] = ("file",)
     demo: bool = False
     server_key: str = ""
     secret: str = ""
 
+
+LISTS = ("origins", "channels")
+"""Written with commas on the command line and in the environment."""
 
 SECRET_FIELDS = ("server_key", "secret")
 """Read from the environment only, never from a file or a flag, never shown."""
@@ -56,7 +60,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapp
         raise ValueError(f"attimo.toml: {wrong}") from wrong
     for name in Settings.__struct_fields__:
         if value := environment.get("ATTIMO_" + name.upper()):
-            merged[name] = value.split(",") if name == "origins" else value
+            merged[name] = value.split(",") if name in LISTS else value
     try:
         msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as wrong:

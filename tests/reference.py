@@ -56,6 +56,8 @@ MEANING = {
     "store_files": "Files the store is spread over; up to one for each onsite worker.",
     "pinned_model": "File of a model that scores instead of the one being learned, for runs that must repeat.",
     "rate_per_key": "Events a second that the collector takes for one write key.",
+    "channels": "Who sends what off the site: `file` (all of it, into `data/outbox/`), `email:elsewhere` (a worker of "
+                "yours), `none`; comma-separated. See [messages](messages.md).",
     "demo": "Serve the demo shop, and let it log people in.",
     "server_key": "Key of servers that may name a `userId` without proof.",
     "secret": "Signs stream tokens and `user_hash`; made in the data folder when not given.",

@@ -49,7 +49,8 @@ class House:
         return f"http://127.0.0.1:{self.settings.port}"
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        plain = {f"ATTIMO_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(self.settings).items()
+        plain = {f"ATTIMO_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+                 for name, value in msgspec.structs.asdict(self.settings).items()
                  if value not in ("", ()) and name not in ("server_key", "secret")}
         return {**os.environ, **plain, **SECRETS, "PYTHONPATH": str(ROOT), **extra}
 

@@ -33,7 +33,8 @@ def stop(*_):
         order.write(name + " ")
     os._exit(0)
 
-name, port = sys.argv[2], int(os.environ["ATTIMO_METRICS_PORT"]) + {"edge": 0, "learning": 1, "onsite": 10}[sys.argv[2]]
+name = sys.argv[2]
+port = int(os.environ["ATTIMO_METRICS_PORT"]) + {"edge": 0, "learning": 1, "outreach": 2, "onsite": 10}[name]
 signal.signal(signal.SIGTERM, stop)
 Thread(target=HTTPServer(("127.0.0.1", port), Yes).serve_forever, daemon=True).start()
 if name == "edge":
@@ -108,7 +109,7 @@ def test_the_house_starts_heals_and_stops(house: House) -> None:
         assert re.search(rf"^  {word} +{re.escape(line)}$", text, re.MULTILINE), "addresses are whole lines, to copy"
     assert valkey.answers(house.data / "run" / "redis.sock")
     first = house.children()
-    assert sorted(first) == ["edge", "learning", "onsite", "redis"]
+    assert sorted(first) == ["edge", "learning", "onsite", "outreach", "redis"]
 
     for name in ("onsite", "redis"):
         os.kill(first[name], signal.SIGKILL)
@@ -125,7 +126,7 @@ def test_the_house_starts_heals_and_stops(house: House) -> None:
     house.process.send_signal(signal.SIGTERM)
     assert house.process.wait() == 0
     assert house.out.read_text().endswith("  stopping; Ctrl-C once more kills what is left\n  stopped\n")
-    assert (house.data / "order").read_text() == "edge onsite learning "
+    assert (house.data / "order").read_text() == "edge onsite outreach learning "
     assert "asked to stop" in (house.data / "run" / "logs" / "edge.log").read_text()
     for pid in children.values():
         assert not Path(f"/proc/{pid}").exists()

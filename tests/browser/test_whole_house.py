@@ -37,7 +37,7 @@ IN_THE_SAME_FRAME = """() => new Promise(done => {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with house(tmp_path_factory.mktemp("house") / "data", ROOT / "shop") as made:
-        for name in ("edge", "onsite", "learning"):
+        for name in ("edge", "onsite", "learning", "outreach"):
             made.start(name)
         yield made
 

@@ -30,13 +30,12 @@ from state.outbox import key_of, rejected, rejected_timer, row_of
 from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
-from state.sweep import SWEPT, stamp_of
+from state.sweep import PEOPLE_KEYS, SWEPT, stamp_of
 from state.tally import Tally, person_tag
 
 ALL = -2
 """In place of a record's index: the batch as a whole."""
 SLICE = 200
-PEOPLE_KEYS = ("u:", "a:")
 """Other people's timers that fire at the end of one batch; the rest follow in the next."""
 
 MAX_VALUE = 262_144
@@ -284,9 +283,9 @@ class Shard:
             except Unreadable as wrong:
                 self._reject(record, wrong.kind, str(wrong))
             self._tell(context)
-            return
-        self._steps_over(person, letter, context)
-        self._settle(person, context, self.head.clock)
+        else:
+            self._steps_over(person, letter, context)
+            self._settle(person, context, self.head.clock)
 
     def _history(self, record: Record, context: Context) -> None:
         """A marker of recorded days: how far they have been written, or that they ended."""

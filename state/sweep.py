@@ -9,6 +9,9 @@ to a segment that was just written is not greeted as if they had done something.
 from domain.model import Model
 from state.rules import Rules
 
+PEOPLE_KEYS = ("u:", "a:")
+"""How the ids of human beings begin; desks and homes of coupons are none (`state/desk.py`)."""
+
 SWEPT = 50
 """Persons that are looked at with one tick: some milliseconds."""
 

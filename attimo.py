@@ -237,6 +237,49 @@ def check(settings: Settings, folder: str) -> None:
 
 
 @cli.command()
+@click.argument("folder", default="")
+@click.option("--from", "begin", metavar="TIME", default="", help="From this day or minute on, in the shop's zone.")
+@click.option("--to", "end", metavar="TIME", default="", help="Until the end of this day, or until this minute.")
+@click.option("--cold", is_flag=True, help="Forget what was before --from, instead of reading it as a warm-up.")
+@click.option("--as-recorded", is_flag=True, help="Follow the live engine's turns, with the recorded reactions.")
+@click.option("--model", metavar="WHICH", default="recorded", help="recorded, latest, none, or a FILE.")
+@click.option("--campaign", metavar="NAME", default="", help="Report this campaign only.")
+@click.option("--explain", "person", metavar="PERSON", default="", help="Tell what happens to one person instead.")
+@click.option("--json", "to_file", metavar="FILE", default="", help="Write the report as JSON too.")
+@click.option("--processes", metavar="N", type=click.IntRange(1, 256), help="How many processes work on it.")
+@with_settings
+def rehearse(settings: Settings, folder: str, campaign: str, person: str, to_file: str, processes: int | None,
+             **how: Any) -> None:
+    """Try the playbook in FOLDER (else the one in force) on what is recorded, with no outside effect.
+
+    Says whom each campaign would have reached, what would have been held back and why, and whom it would have annoyed.
+    """
+    from connectors.rehearsal_report import Bar, narrowed, text, write
+    from domain.problem import PlaybookError
+    from flows.rehearsal import follow
+    from flows.rehearsal import rehearse as perform
+    from flows.rehearsal_plan import Wish
+
+    wish = Wish(folder or settings.playbook, processes=processes or 0, **how)
+    try:
+        with Bar() as bar:
+            if person:
+                page = follow(settings, wish, person, campaign, bar)
+            else:
+                report = perform(settings, wish, bar)
+    except PlaybookError as wrong:
+        raise Refused("\n".join([*map(str, wrong.problems), f"{wish.folder}: cannot be rehearsed"])) from wrong
+    if person:
+        click.echo(page)
+        return
+    if campaign and campaign not in report.about.campaigns:
+        raise ValueError(f"--campaign {campaign}: there is none of this name in {wish.folder}")
+    if to_file:
+        write(narrowed(report, campaign) if campaign else report, to_file)
+    click.echo(text(report, campaign))
+
+
+@cli.command()
 @click.option("--once", is_flag=True, help="Print what is seen now, and end.")
 @with_settings
 def top(settings: Settings, once: bool) -> None:

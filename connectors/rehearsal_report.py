@@ -1,0 +1,283 @@
+"""The report of a rehearsal: as text for a terminal, the top facts first, and as a file of JSON.
+
+Counts only: nobody is named in it.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from domain.money import to_major
+from domain.reference import REASONS
+from domain.rehearsal import ANNOYED, MANY, Counts, Found, Goals, Report, Told, encode
+
+DAYS = 45
+"""Days that are shown one by one; of more, the months."""
+MOST = 5
+"""Names of a list that are shown; the others are counted, and in the JSON."""
+
+
+def text(report: Report, only: str = "") -> str:
+    """The report as lines; with `only`, of one campaign."""
+    about, found = report.about, report.found
+    lines = [*_head(report), ""]
+    if not only:
+        lines += _short(report)
+        lines += _block("By day", _by_day(found))
+        lines += _block("Campaigns", _campaigns(report))
+    for name in [only] if only else sorted(found.campaigns, key=lambda name: (-found.campaigns[name].people, name)):
+        lines += _block(name, _campaign(found.campaigns.get(name, Told()), found, about.currency))
+    if not only:
+        lines += _block("Segments", _segments(report))
+        lines += _block("Workflows", _workflows(report))
+        lines += _block("Coupons", ([name, *_list(counts)] for name, counts in sorted(found.coupons.items())))
+        lines += _block("Set aside", ([f"{n:,}", kind] for kind, n in sorted(found.rejects.items())))
+    return "\n".join(lines).rstrip()
+
+
+def write(report: Report, path: str) -> None:
+    """Write the report as canonical JSON, whole or not at all; ValueError when it cannot be written."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(encode(report) + b"\n")
+        os.replace(beside, target)
+    except OSError as wrong:
+        raise ValueError(f"--json {path}: {wrong.strerror}") from wrong
+
+
+def narrowed(report: Report, only: str) -> Report:
+    """The same with the numbers of one campaign."""
+    kept = {name: told for name, told in report.found.campaigns.items() if name == only}
+    return msgspec.structs.replace(report, found=msgspec.structs.replace(report.found, campaigns=kept))
+
+
+def moment(at: int, timezone: str) -> str:
+    """A time as the shop reads it.
+
+    >>> moment(1_569_888_000_000, "Europe/Rome")
+    '2019-10-01 02:00'
+    """
+    return datetime.fromtimestamp(at / 1000, ZoneInfo(timezone)).strftime("%Y-%m-%d %H:%M")
+
+
+class Bar:
+    """Progress on standard error: one bar for reading, one for rehearsing; nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                             TimeElapsedColumn(), console=console, disable=not console.is_terminal, transient=True)
+        self._tasks: dict[str, Callable[[int, int], None]] = {}
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            task = self._bar.add_task(what, total=total or None)
+            self._tasks[what] = lambda done, total: self._bar.update(task, completed=done, total=total or None)
+        self._tasks[what](done, total)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _head(report: Report) -> Iterator[str]:
+    about, found = report.about, report.found
+    yield (f"Rehearsal of {about.playbook} (playbook {about.version}), {moment(about.begin, about.timezone)} to "
+           f"{moment(about.end, about.timezone)} {about.timezone}")
+    before = f"{found.warm_up:,} before as a warm-up" if about.warm else "nothing before (--cold)"
+    model = {"none": "no model", "recorded": f"the models that were live ({len(about.models)})"}.get(
+        about.model, f"model {about.model[:12]}")
+    yield f"{found.events:,} events of {_people(found.people)}, {before}; {model}"
+    if about.reactions == "assumed":
+        yield "Assumed: what is sent is seen at once, and people do what they did. Nothing was sent to anybody."
+    else:
+        yield "As recorded: people reacted to what was live then. Nothing was sent to anybody."
+
+
+def _short(report: Report) -> Iterator[str]:
+    about, found = report.about, report.found
+    yield "In short"
+    yield (f"  {found.reached:,} of {_people(found.people)} ({_share(found.reached, found.people)}) would be told "
+           f"something, {found.things:,} times in all")
+    if found.by_things:
+        told = ", ".join(f"{_often(int(n))} {people:,}" for n, people in sorted(
+            found.by_things.items(), key=lambda item: int(item[0])))
+        yield f"  How many people how often: {told}"
+    things, in_a_day, which = found.busiest
+    if things > 1:
+        names = ", ".join(f"{name} {n}x" if n > 1 else name for name, n in which[:MOST])
+        yield f"  The busiest person is told {things} things, {in_a_day} of them in one day: {names}"
+    if found.annoyed_people:
+        yield f"  {_people(found.annoyed_people)} ({_share(found.annoyed_people, found.people)}) would be annoyed:"
+        for why, people in sorted(found.annoyed.items(), key=lambda item: (-item[1], item[0])):
+            yield f"    {people:,}  {ANNOYED[why].format(many=MANY)}"
+    else:
+        yield (f"  Nobody would be annoyed (nobody came to a limit of everything together, was told {MANY} things in "
+               "one day, or was told something after closing an offer)")
+    if found.decided_live:
+        yield (f"  Live, in the same time, {found.live_reached:,} people were told something, "
+               f"{found.live_things:,} times (decided; the table below says how much of it was seen)")
+    else:
+        yield "  Of what was decided live in this time nothing is recorded (any more): there is nothing to compare with"
+    silent = [name for name in about.campaigns if not (found.campaigns.get(name) or Told()).people]
+    if silent:
+        yield f"  Told to nobody: {', '.join(silent)}"
+    yield ""
+
+
+def _by_day(found: Found) -> Iterator[list[str]]:
+    days: dict[str, Counter[str]] = {}
+    for told in found.campaigns.values():
+        for channel, per_day in told.per_day.items():
+            days.setdefault(channel, Counter()).update(per_day)
+    every = sorted({day for counts in days.values() for day in counts})
+    if not every:
+        return
+    if len(every) > DAYS:
+        for counts in days.values():
+            for day in list(counts):
+                counts[day[:7]] += counts.pop(day)
+        every = sorted({day for counts in days.values() for day in counts})
+    yield ["", *(f">{channel}" for channel in sorted(days)), ">all"]
+    for day in every:
+        numbers = [days[channel][day] for channel in sorted(days)]
+        yield [day, *(f"{n:,}" if n else "." for n in numbers), f"{sum(numbers):,}"]
+
+
+def _campaigns(report: Report) -> Iterator[list[str]]:
+    found = report.found
+    if not found.campaigns:
+        return
+    live = found.decided_live > 0
+    compared: tuple[str, ...] = (">live", ">seen live", ">new", ">no longer") if live else ()
+    yield ["", ">people", ">of all", ">times", ">held", *compared]
+    for name, told in sorted(found.campaigns.items(), key=lambda item: (-item[1].people, item[0])):
+        was = told.live
+        compared = (f"{was.people:,}", f"{was.shown_people:,}", f"{was.new:,}", f"{was.gone:,}") if live else ()
+        yield [name, f"{told.people:,}", _share(told.people, found.people), f"{_times(told):,}",
+               f"{sum(one.times for one in told.holds.values()):,}", *compared]
+
+
+def _campaign(told: Told, found: Found, currency: str) -> Iterator[list[str]]:
+    ways = [f"{channel} {sum(days.values()):,}" for channel, days in sorted(told.per_day.items())]
+    yield ["told", f"{_people(told.people)} ({_share(told.people, found.people)})" + (
+        f", {_times(told):,} times: {', '.join(ways)}" if ways else "")]
+    if len(told.variants) > 1:
+        yield ["variants", ", ".join(_list(told.variants))]
+    if told.armed:
+        yield ["armed", f"{told.armed:,} times for {_people(told.armed_people)}, to be shown if they leave"]
+    for reason, held in sorted(told.holds.items(), key=lambda item: (-item[1].times, item[0])):
+        meaning = REASONS.get(reason) or REASONS.get(f"{reason.split(' ')[0]} …", "")
+        yield ["held", f"{held.times:,} times, {_people(held.people)}: {reason}" + (f" ({meaning})" if meaning else "")]
+    if told.lost_to:
+        yield ["lost to", ", ".join(_list(told.lost_to)) + " (the same place at the same moment)"]
+    if told.taken_back:
+        yield ["taken back", f"{told.taken_back:,} times before anybody saw it"]
+    if told.also:
+        yield ["also got", ", ".join(_list(told.also)) + " (people who got both)"]
+    if told.clicked or told.closed:
+        yield ["recorded", f"{told.clicked:,} clicks, {told.closed:,} closed by hand, of the same decisions live"]
+    for variant, goals in sorted(told.goals.items()):
+        yield [f"goal {variant}".rstrip(), _goals(goals, currency)]
+    if found.decided_live:
+        was = told.live
+        yield ["live", f"{_people(was.people)}, {was.times:,} times, {was.shown_people:,} saw it; "
+               f"{was.both:,} get it as before, {was.new:,} newly, {was.gone:,} no longer"]
+
+
+def _goals(goals: Goals, currency: str) -> str:
+    of = goals.reached + goals.missed
+    worth = f", worth {to_major(goals.worth, 'EUR')} {currency}" if goals.worth else ""
+    return f"reached {goals.reached:,} of {of:,} times ({_share(goals.reached, of)}){worth}"
+
+
+def _segments(report: Report) -> Iterator[list[str]]:
+    found = report.found
+    names = sorted({*found.segments, *report.about.segments})
+    if not names:
+        return
+    yield ["", ">entered", ">people", ">left", ">in it at last"]
+    for name in names:
+        one = found.segments.get(name)
+        if one is None:
+            yield [name, "0", "0", "0", "0"]
+        else:
+            yield [name, f"{one.entered:,}", f"{one.people:,}", f"{one.left:,}", f"{one.size:,}"]
+
+
+def _workflows(report: Report) -> Iterator[list[str]]:
+    for name in sorted({*report.found.workflows, *report.about.workflows}):
+        counts = dict(report.found.workflows.get(name, {}))
+        steps = {what: n for what, n in counts.items() if " " in what}
+        ways = [f"{counts.get(what, 0):,} {words}" for what, words in (
+            ("entered", "entered"), ("finished", "finished"), ("left", "left early"), ("inside", "still in it"))]
+        yield [name, ", ".join(ways)]
+        if steps:
+            yield ["", ", ".join(_list(steps, len(steps)))]
+
+
+def _times(told: Told) -> int:
+    return sum(sum(days.values()) for days in told.per_day.values())
+
+
+def _people(n: int) -> str:
+    return "1 person" if n == 1 else f"{n:,} people"
+
+
+def _share(n: int, of: int) -> str:
+    """A share in percent, with as much as can be told apart.
+
+    >>> _share(1, 3), _share(1, 4504), _share(0, 0)
+    ('33 %', '0.02 %', '-')
+    """
+    if not of:
+        return "-"
+    percent = 100 * n / of
+    if percent >= 10 or not n:
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent >= 0.1 else f"{percent:.2g} %"
+
+
+def _often(n: int) -> str:
+    return "once:" if n == 1 else "twice:" if n == 2 else "10 times or more:" if n == 10 else f"{n} times:"
+
+
+def _list(counts: Counts, most: int = MOST) -> list[str]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    words = [f"{name or 'default'} {n:,}" for name, n in ordered[:most]]
+    return [*words, f"and {len(ordered) - most} more"] if len(ordered) > most else words
+
+
+def _block(title: str, rows: Iterator[Sequence[str]] | Iterator[list[str]]) -> list[str]:
+    """A title and aligned rows; a cell that begins with ">" heads a column of numbers, which stand at the right."""
+    table = [list(row) for row in rows]
+    if not table:
+        return []
+    right = [cell.startswith(">") for cell in table[0]]
+    table[0] = [cell.removeprefix(">") for cell in table[0]]
+    if any(right):
+        table[0][0] = title
+    columns = max(map(len, table))
+    widths = [max((len(row[n]) for row in table if n < len(row) - (not any(right))), default=0) for n in range(columns)]
+    lines = [] if any(right) else [title]
+    for number, row in enumerate(table):
+        indent = "" if any(right) and not number else "  "
+        cells = [cell.rjust(widths[n]) if n < len(right) and right[n] else
+                 cell.ljust(widths[n] + 2 * (not indent) * (n == 0)) for n, cell in enumerate(row)]
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return [*lines, ""]

@@ -1,0 +1,201 @@
+"""The plan of a rehearsal: from when until when, who belongs together, which models were live.
+
+All of it is read, nothing is written: the log and the store are opened for reading only.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from connectors.history import recorded
+from connectors.playbook_folder import read
+from domain import model as models
+from domain.playbook import encode
+from domain.settings import Settings
+from domain.streams import MODELS, PUBLIC
+from flows.worker import store_path
+from state.days import at, zone
+from state.kin import Kin
+from state.reactions import REACTIONS
+from state.recorded import Models
+from state.rules import Rules, compile_rules
+from state.store import Turn
+from state.store_sqlite import SqliteStore
+
+FOREVER = 1 << 62
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, how much of it is done, of how much; 0: not known)."""
+
+
+class Wish(NamedTuple):
+    """What is to be rehearsed: a folder, from when until when (as typed; left out: all), and how."""
+
+    folder: str
+    begin: str = ""
+    end: str = ""
+    cold: bool = False
+    as_recorded: bool = False
+    model: str = "recorded"
+    processes: int = 0
+
+
+class Plan(NamedTuple):
+    """What every process needs to know; plain, so that it crosses processes."""
+
+    settings: Settings
+    source: bytes
+    begin: int
+    end: int
+    cold: bool
+    as_recorded: bool
+    parents: dict[str, str]
+    recorded_models: Models | None
+    models: dict[str, bytes]
+    model: str
+    shares: int
+
+
+class Survey(NamedTuple):
+    """What a first look at the log has found."""
+
+    kin: Kin
+    first: int
+    last: int
+    records: int
+    bytes: int
+    known: frozenset[str]
+
+
+def moment(words: str, timezone: str, last: bool = False) -> int:
+    """A time as it is typed ("2026-07-01", "2026-07-01 09:00"), in ms; of a day its beginning, with `last` its end.
+
+    >>> moment("2019-10-01", "UTC", True) - moment("2019-10-01 00:00", "UTC") == 86_400_000
+    True
+    """
+    given = words.strip().replace("T", " ")
+    for form in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"):
+        try:
+            found = datetime.strptime(given, form).replace(tzinfo=UTC)  # a wall clock's time; the zone comes below
+        except ValueError:
+            continue
+        if last and form == "%Y-%m-%d":
+            found += timedelta(days=1)
+        where = zone(timezone)
+        return at(found.year, found.month, found.day, found.hour, found.minute, where) + found.second * 1000
+    raise ValueError(f"{words}: write a day (2026-07-01) or a minute (2026-07-01 09:00) of the shop's time zone")
+
+
+def plan_of(
+    settings: Settings, wish: Wish, progress: Progress, names: Sequence[str] = ()
+) -> tuple[Rules, Plan, Survey]:
+    """Read the playbook and look through the log. `names` are person keys that the survey should look out for."""
+    playbook = read(wish.folder)
+    rules, timezone = compile_rules(playbook), playbook.shop.timezone
+    begin = moment(wish.begin, timezone) if wish.begin else 0
+    end = moment(wish.end, timezone, last=True) if wish.end else 0
+    if begin and end and begin >= end:
+        raise ValueError(f"--from {wish.begin}: is not before --to {wish.end}")
+    survey = _survey(settings, begin if wish.cold else 0, end or FOREVER, progress, names)
+    end = end or survey.last + 1
+    begin = begin or survey.first
+    turns = turns_of(settings) if wish.as_recorded or wish.model == "recorded" else []
+    if wish.as_recorded and not turns:
+        raise ValueError("--as-recorded: no turns are recorded here; it needs the store of the engine that was live")
+    was_live = Models(turns) if turns and wish.model == "recorded" else None
+    kept, model = _models(settings, wish.model, was_live)
+    if begin >= end:
+        raise ValueError(f"--from {wish.begin}: nothing is recorded since then")
+    plan = Plan(settings, encode(playbook), begin, end, wish.cold, wish.as_recorded, survey.kin.parents, was_live, kept,
+                model, 1)
+    return rules, plan, survey
+
+
+def _survey(settings: Settings, begin: int, end: int, progress: Progress, names: Sequence[str]) -> Survey:
+    """Look through the log once: who belongs together, from when until when there is something, how much."""
+    kin, first, last, n, size = Kin(), FOREVER, -1, 0, 0
+    known: set[str] = set()
+    for record in recorded(settings, PUBLIC, end):
+        if record.log_time < begin:
+            continue
+        key = kin.learn(record)
+        if key in names:
+            known.add(key)
+        n += 1
+        size += len(record.value)
+        if not answers(record.value):
+            first, last = min(first, record.log_time), max(last, record.log_time)
+        if not n % 5_000:
+            progress("reading", n, 0)
+    for name in names:
+        if not kin.alone(name):
+            known.add(name)
+    if last < 0:
+        raise ValueError("the log holds nothing of this time: there is nothing to rehearse with")
+    return Survey(kin, first, last, n, size, frozenset(known))
+
+
+def turns_of(settings: Settings) -> list[Turn]:
+    """The turns of the live shards; none where no engine has run."""
+    path = store_path(settings)
+    if not path.exists():
+        return []
+    store = SqliteStore(path, settings.partitions, read_only=True)
+    try:
+        return store.every_turn()
+    finally:
+        store.close()
+
+
+def _models(settings: Settings, wanted: str, was_live: Models | None) -> tuple[dict[str, bytes], str]:
+    """The models by hash, and the one that is used where nothing is recorded. ValueError when one is not there."""
+    if wanted == "none":
+        return {}, ""
+    if was_live is not None:
+        return {name: _kept(settings, name) for name in sorted(was_live.hashes) if name}, ""
+    if wanted in ("recorded", "latest"):
+        newest = b""
+        for record in recorded(settings, (MODELS,), FOREVER):
+            if models.decode(record.value).kind == "propensity":
+                newest = record.value
+    else:
+        newest = Path(wanted).read_bytes() if Path(wanted).is_file() else b""
+        if not newest:
+            raise ValueError(f"--model {wanted}: there is no such file; or write recorded, latest or none")
+    if not newest:
+        return {}, ""
+    try:
+        name = models.decode(newest).hash
+    except msgspec.DecodeError as wrong:
+        raise ValueError(f"--model {wanted}: this is no model: {wrong}") from wrong
+    return {name: newest}, name
+
+
+def _kept(settings: Settings, name: str) -> bytes:
+    """A model that was live, by its hash."""
+    store = SqliteStore(store_path(settings), settings.partitions, read_only=True)
+    try:
+        found = store.kept("model", name)
+    finally:
+        store.close()
+    if found is None and settings.pinned_model:
+        pinned = Path(settings.pinned_model)
+        found = pinned.read_bytes() if pinned.is_file() else None
+        if found is not None and models.decode(found).hash != name:
+            found = None
+    if found is None:
+        raise ValueError(f"the model {name[:12]} was live then and is not kept: choose one with --model FILE, "
+                         "--model latest or --model none")
+    return found
+
+
+
+_ANSWERS = tuple(f'"{name}"'.encode() for name in sorted(REACTIONS))
+
+
+def answers(value: bytes) -> bool:
+    """Whether a record answers something that was said (quick to see: it may also only look like it)."""
+    return (b'"Offer ' in value or b'"Message ' in value) and any(name in value for name in _ANSWERS)

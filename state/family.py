@@ -1,0 +1,77 @@
+"""A family in a rehearsal: people who share ids, their records of the log and what was decided for them live."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from domain.effect import Effect
+from domain.model import Model
+from domain.partition import partition_of
+from domain.record import Record
+from domain.rehearsal import Found
+from domain.streams import SHARD_INPUT
+from state.context import Step
+from state.person import routing_key
+from state.reactions import Note, Reactions
+from state.rehearsal import Books, Period
+from state.rules import Rules
+from state.tally import Tally
+from state.virtual import Household, Item
+
+_RANK = {stream: n for n, stream in enumerate(SHARD_INPUT)}
+
+
+class Family:
+    """What there is to go through: `items` as they come, `present` the ids that did something in the period."""
+
+    __slots__ = ("decided", "items", "present", "shown")
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.present: set[str] = set()
+        self.decided: list[Effect] = []
+        self.shown: set[str] = set()
+
+
+class Stage:
+    """The circumstances of a rehearsal: the playbook, the steps, the time; `ends` are the clocks of shards at last.
+
+    With `ends`, people are followed as the live shards read them; else their records go in the order of time.
+    """
+
+    def __init__(self, steps: Sequence[Step], rules: Rules, partitions: int, period: Period,
+                 model_at: Callable[[int, int], Model | None], assumed: bool = True,
+                 ends: Mapping[int, int] | None = None) -> None:
+        self.steps, self.rules, self.partitions, self.period = steps, rules, partitions, period
+        self.model_at, self.assumed, self.ends = model_at, assumed, ends
+        self.model_of: Callable[[Record], Model | None] = lambda record: model_at(record.partition, record.log_time)
+        self.tally = Tally()
+        self.passed_over = 0
+
+    def perform(self, name: str, family: Family, alone: bool, diary: bool = False) -> tuple[list[Note], Household]:
+        """Go through all that is recorded of a family; what was noted, and the people as they are at last."""
+        reactions = Reactions(self.steps, self.assumed, diary)
+        household = Household(reactions, self.rules, self.partitions, self.model_at, self.tally)
+        items, last = family.items, self.period.end - 1
+        if self.ends is not None:
+            ways: dict[int, list[Item]] = {}
+            for item in items:
+                ways.setdefault(item.record.partition, []).append(item)
+            household.follow(ways, {partition: min(last, end) for partition, end in self.ends.items()})
+        else:
+            items.sort(key=lambda item: (item.record.log_time, _RANK[item.record.stream], item.record.offset))
+            home = partition_of(routing_key(name), self.partitions)
+            household.live(items, last, alone and all(item.record.partition == home for item in items))
+        self.passed_over += reactions.passed_over
+        return reactions.notes, household
+
+    def count(self, name: str, family: Family, alone: bool, names: Collection[str]) -> Found:
+        """Go through it, and count what came of it."""
+        notes, household = self.perform(name, family, alone)
+        books = Books(household.people(), self.period, names)
+        books.note(notes)
+        books.live(family.decided, family.shown)
+        return books.found(family.present)
+
+
+def item_of(record: Record, model: Model | None, clock: int = 0, letter: str = "") -> Item:
+    """A record to go through; its clock is its log time where the live shard's is not known."""
+    return Item(record, clock or record.log_time, model, letter)

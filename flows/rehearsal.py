@@ -29,6 +29,7 @@ from domain import event as events
 from domain import letter as letters
 from domain import message as messages
 from domain import model as models
+from domain.effect import Effect
 from domain.model import Model
 from domain.record import Record
 from domain.rehearsal import Found, Heading, Report, Sum
@@ -79,6 +80,15 @@ def follow(settings: Settings, wish: Wish, person: str, campaign: str = "",
         pages += [explain(one, rules.shop.currency, campaign) for key, one in sorted(people.items())
                   if not one.alias_of and key[:2] in ("u:", "a:")]
     return "\n".join(pages)
+
+
+def decisions(settings: Settings, wish: Wish) -> Iterator[Effect]:
+    """Every decision of a rehearsal, person by person: what the report counts."""
+    rules, plan, survey = plan_of(settings, wish, lambda *_: None)
+    stage = _stage(plan, rules)
+    for name, family in _families(plan, stage, lambda _: True):
+        notes, _ = stage.perform(name, family, survey.kin.alone(name))
+        yield from (note.effect for note in notes if note.effect is not None)
 
 
 def _heading(wish: Wish, rules: Rules, plan: Plan) -> Heading:

@@ -221,19 +221,31 @@ def currency_of(settings: Settings) -> str:
 @click.argument("folder", default="")
 @with_settings
 def check(settings: Settings, folder: str) -> None:
-    """Read the playbook in FOLDER (else the one in force) and say everything that is wrong with it."""
-    from connectors.playbook_folder import read
-    from domain.problem import PlaybookError
+    """Read the playbook in FOLDER (else the one in force), tell it its scenarios, and say everything that is wrong."""
+    from domain.problem import PlaybookError, Problem
+    from domain.scenario import Scenario
+    from flows.checking import check as check_folder
+
+    def heard(story: Scenario, wrong: list[Problem]) -> None:
+        click.echo(f"  {'not as told' if wrong else 'as told':<12} {story.title}")
+        for problem in wrong:
+            click.echo(f"               {problem}")
 
     folder = folder or settings.playbook
     try:
-        playbook = read(folder)
+        checked = check_folder(Path(folder), heard)
     except PlaybookError as wrong:
         for problem in wrong.problems:
             click.echo(str(problem))
         raise Refused(f"{folder}: {len(wrong.problems)} to put right; what is live stays live") from wrong
-    click.echo(f"{folder}: nothing is wrong (segments: {len(playbook.segments)}, campaigns: {len(playbook.campaigns)}, "
-               f"templates: {len(playbook.templates)})")
+    for problem in checked.unreadable:
+        click.echo(str(problem))
+    if checked.problems:
+        raise Refused(f"{folder}: {len(checked.problems)} to put right in its scenarios")
+    playbook = checked.playbook
+    parts = (("segments", playbook.segments), ("campaigns", playbook.campaigns), ("workflows", playbook.workflows),
+             ("coupons", playbook.coupons), ("templates", playbook.templates), ("scenarios", checked.told))
+    click.echo(f"{folder}: nothing is wrong ({', '.join(f'{name}: {len(some)}' for name, some in parts)})")
 
 
 @cli.command()

@@ -1,0 +1,299 @@
+"""Scenarios: the stories of a playbook are told to the engine, in virtual time, and it must answer as they say.
+
+    scenarios/*.md ─▶ rows ─▶ records, passing time ─▶ the steps of flows/onsite.py ─▶ what came of it ─▶ as expected?
+
+The same shards and steps as live, over a store of nothing. What is shown is taken as seen at once, what is written as
+delivered, and an exit offer as seen at the next "Exit Intent", as in a rehearsal (`state/reactions.py`).
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from domain.action import Arm, CouponNews, Disarm, Hold, Move, Progress, Send
+from domain.duration import say
+from domain.message import Message
+from domain.model import Model, Quality
+from domain.problem import Problem
+from domain.record import Record
+from domain.scenario import MOVES, Row, Scenario, Value
+from domain.streams import PARTITIONS
+from flows.onsite import STEPS
+from flows.scenario_events import Teller
+from state.person import Person
+from state.reactions import Note, Reactions
+from state.rules import Rules
+from state.view import known
+from state.virtual import Household, Item, whose
+
+BEGIN = "2026-03-02 10:00"
+"""When stories begin that do not say it: a Monday morning in the shop's time zone."""
+SOMEBODY = "Ann"
+
+Decided = Send | Arm | Disarm | Hold | Move | Message | CouponNews | Progress
+
+
+class Came(NamedTuple):
+    """Something that came of the story: the words of the row that would expect it."""
+
+    what: str
+    which: str
+    at: int
+    who: str
+    note: Note
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.which} at {said(self.at)}"
+
+
+def said(milliseconds: int) -> str:
+    """A moment of the story in words.
+
+    >>> said(90_000), said(90_061_000)
+    ('90 s', '1d 1h 1m 1s')
+    """
+    if milliseconds < 3_600_000 or milliseconds % 3_600_000 == 0:
+        return say(milliseconds)
+    seconds = milliseconds / 1000
+    days, seconds = divmod(seconds, 86_400)
+    hours, seconds = divmod(seconds, 3_600)
+    minutes, seconds = divmod(seconds, 60)
+    parts = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
+    return " ".join(f"{amount:g}{unit}" for amount, unit in parts if amount)
+
+
+def tell(scenario: Scenario, rules: Rules) -> list[Problem]:
+    """Tell one story; what did not come as expected. The same story gives the same answer every time."""
+    return _Telling(scenario, rules).run()
+
+
+class _Telling:
+    def __init__(self, scenario: Scenario, rules: Rules) -> None:
+        self.scenario, self.rules = scenario, rules
+        self.problems: list[Problem] = []
+        self.zero = _begin(scenario, rules)
+        model = _model(scenario)
+        self.reactions = Reactions(STEPS, assumed=True)
+        self.household = Household(self.reactions, rules, PARTITIONS, lambda partition, at: model)
+        self.model = model
+        self.tellers: dict[str, Teller] = {}
+        self.offset = 0
+        self.noted = 0
+        self.clock = self.zero
+
+    def run(self) -> list[Problem]:
+        rows = [row for row in self.scenario.rows if row.what != "given"]
+        for who in dict.fromkeys(row.who or SOMEBODY for row in self.scenario.rows):
+            teller, consent = self._teller(who)
+            for record in teller.beginning(consent, self.zero - 1, PARTITIONS):
+                self._apply(record)
+        self.noted = len(self.reactions.notes)
+        block: list[Row] = []
+        for n, row in enumerate(rows):
+            if row.what in MOVES:
+                if n and rows[n - 1].what not in MOVES:
+                    self._check(block)
+                    block = []
+                self._move(row)
+            else:
+                block.append(row)
+        self._check(block)
+        return self.problems
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def _teller(self, who: str) -> tuple[Teller, dict[str, Value]]:
+        given: dict[str, Value] = {}
+        traits: dict[str, Value] = {}
+        consent: dict[str, Value] = {}
+        for row in self.scenario.rows:
+            if row.what == "given" and (row.who or who) == who:
+                name, _, about = row.which.partition(" ")
+                value: Value = row.details[0] if row.details else next(iter(row.values.values()), "")
+                if name == "trait":
+                    traits[about] = value
+                elif name == "consent":
+                    consent[about] = str(value).lower() not in ("denied", "no", "false", "refused")
+                else:
+                    given[name] = value
+        teller = self.tellers[who] = Teller(who, given, traits)
+        return teller, consent
+
+    def _move(self, row: Row) -> None:
+        at = self.zero + row.at if row.at is not None else self.clock
+        if row.what == "time passes":
+            self.household.live([], at, False)
+        else:
+            teller = self.tellers[row.who or SOMEBODY]
+            filled = {name: self._filled(value, teller) for name, value in row.values.items()}
+            filled = self._answering(row.which, filled, teller)
+            self._apply(teller.record(Row(row.line, row.what, row.which, values=filled), at, PARTITIONS))
+        self.clock = max(self.clock, at)
+
+    def _apply(self, record: Record) -> None:
+        self.offset += 1
+        item = Item(record._replace(offset=self.offset), record.log_time, self.model)
+        self.household.live([item], record.log_time, False)
+
+    def _person(self, who: str) -> Person | None:
+        people = self.household.people()
+        return people.get(whose(self.tellers[who].person, people))
+
+    def _filled(self, value: Value, teller: Teller) -> Value:
+        """`{pool}` is the code of the coupon that the person holds."""
+        found = re.fullmatch(r"\{([a-z0-9_-]+)\}", value) if isinstance(value, str) else None
+        person = self._person(teller.who)
+        if found is None or person is None:
+            return value
+        return next((coupon.code for coupon in reversed(person.coupons) if coupon.pool == found[1]), value)
+
+    def _answering(self, name: str, values: dict[str, Value], teller: Teller) -> dict[str, Value]:
+        """Which of our decisions an answer is about: the latest one of the campaign it names."""
+        campaign = values.get("campaign")
+        if not name.startswith(("Message ", "Offer ")) or campaign is None:
+            return values
+        for note in reversed(self.reactions.notes):
+            effect = note.effect
+            if isinstance(effect, Message) and effect.campaign == campaign and not effect.withdraws:
+                return {"message_id": effect.id, "channel": effect.channel, **values}
+            if isinstance(effect, (Send, Arm)) and effect.campaign == campaign:
+                return {"action_id": effect.id, **values}
+        return values
+
+    # -- checking --------------------------------------------------------------------------------------------------
+
+    def _came(self) -> Iterator[Came]:
+        people = self.household.people()
+        names = {whose(teller.person, people): teller.who for teller in self.tellers.values()}
+        for note in self.reactions.notes[self.noted:]:
+            words = _words(note)
+            if words is not None:
+                who = names.get(whose(note.person, people), note.person)
+                yield Came(*words, note.at - self.zero, who, note)
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        came = list(self._came())
+        self.noted = len(self.reactions.notes)
+        mentioned: set[int] = set()
+        for row in rows:
+            wrong = self._row(row, came, mentioned)
+            if wrong:
+                self.problems.append(Problem(self.scenario.file, row.line, row.what, wrong))
+        loud = [one for n, one in enumerate(came) if one.what in ("shown", "message") and n not in mentioned]
+        line = rows[-1].line if rows else self.scenario.line
+        self.problems += [Problem(self.scenario.file, line, one.what,
+                                  f"nobody expected that {one.who} gets {one.which} at {said(one.at)}") for one in loud]
+
+    def _row(self, row: Row, came: list[Came], mentioned: set[int]) -> str:
+        who = row.who or SOMEBODY
+        person = self._person(who)
+        if row.what in ("is in", "is not in"):
+            inside = person is not None and row.which in person.segments
+            if inside is (row.what == "is in"):
+                return ""
+            return f"{who} {'is not' if row.what == 'is in' else 'is'} in {row.which}"
+        if row.what == "nothing":
+            return ""
+        what = "shown" if row.what == "not shown" else row.what
+        same = [(n, one) for n, one in enumerate(came) if one.what == what and one.which == row.which
+                and (not row.who or one.who == row.who)]
+        fits = [(n, one) for n, one in same if not self._differs(row, one)]
+        if row.what == "not shown":
+            fits = [(n, one) for n, one in enumerate(came) if one.what in ("shown", "message")
+                    and one.which == row.which]
+            return f"{row.which} was shown at {said(fits[0][1].at)}" if fits else ""
+        fresh = [n for n, _ in fits if n not in mentioned]
+        if fresh:
+            mentioned.add(fresh[0])
+            return ""
+        if same:
+            mentioned.update(n for n, _ in same)
+            return "; ".join(self._differs(row, one) or "it came only once" for _, one in same)
+        return f"{row.which} did not come. " + self._why_not(row, person, came)
+
+    def _differs(self, row: Row, one: Came) -> str:
+        """What is not as the row has it."""
+        if row.at is not None and row.at != one.at:
+            return f"it came at {said(one.at)}"
+        effect = one.note.effect
+        content = getattr(effect, "content", None)
+        because = getattr(effect, "because", None)
+        for detail in row.details:
+            word, _, rest = detail.partition(" ")
+            if word in ("as", "by"):
+                form = one.note.about.channel if effect is None and one.note.about is not None else (
+                    effect.channel if isinstance(effect, Message) else getattr(effect, "format", ""))
+                if form != rest:
+                    return f"it came as {form}"
+            elif word in ("title", "body") and rest.startswith("contains "):
+                text = "" if content is None else content.title if word == "title" else content.html
+                if rest[9:].strip('"').lower() not in text.lower():
+                    return f"its {word} is {text[:120]!r}"
+            elif word == "because":
+                reason = because.reason if because is not None else ""
+                if not reason.startswith(rest):
+                    return f"it is held because {reason}: {because.detail}" if because is not None else "nobody knows"
+            elif word == "variant":
+                if because is None or because.variant != rest:
+                    return f"it is variant {because.variant if because is not None else ''}"
+            elif isinstance(effect, CouponNews) and effect.what != word:
+                return f"it was {effect.what}"
+            elif isinstance(effect, Progress) and (effect.step != rest if word == "step" else effect.what != word):
+                return f"it was {effect.what} {effect.step}".rstrip()
+        return ""
+
+    def _why_not(self, row: Row, person: Person | None, came: list[Came]) -> str:
+        """Why something did not come, as well as it can be told."""
+        held = [one for one in came if one.what == "held" and one.which == row.which]
+        if held and isinstance(held[0].note.effect, Hold):
+            because = held[0].note.effect.because
+            return f"It was held at {said(held[0].at)} because {because.reason}: {because.detail}".rstrip(": ")
+        rule = self.rules.campaigns.get(row.which) or self.rules.segment.get(row.which)
+        if person is not None and rule is not None and row.what in ("shown", "message", "armed", "enters"):
+            _, failed = rule.explain(person, known(person), self.clock)
+            if failed:
+                return "What did not hold at the end: " + "; ".join(failed)
+            if row.what != "enters":
+                return "Its conditions hold now: its occasion did not come, or it came before they held."
+        others = [str(one) for one in came if one.what == row.what]
+        return "What came: " + ", ".join(others) if others else "Nothing of the kind came."
+
+
+def _words(note: Note) -> tuple[str, str] | None:
+    """The words of the row that expects this."""
+    effect = note.effect
+    if effect is None:
+        armed = note.what == "shown" and note.about is not None and note.about.trigger
+        return ("shown", note.about.campaign) if armed and note.about is not None else None
+    if isinstance(effect, Message):
+        return ("taken back" if effect.withdraws else "message"), effect.campaign
+    if isinstance(effect, Move):
+        return ("enters" if effect.entered else "leaves"), effect.segment
+    if isinstance(effect, Disarm):
+        return None if effect.because.reason == "shown" else ("taken back", effect.campaign)
+    named = {Send: "shown", Arm: "armed", Hold: "held"}
+    if isinstance(effect, (Send, Arm, Hold)):
+        return named[type(effect)], effect.campaign
+    if isinstance(effect, CouponNews):
+        return "coupon", effect.pool
+    return ("workflow", effect.workflow) if isinstance(effect, Progress) else None
+
+
+def _begin(scenario: Scenario, rules: Rules) -> int:
+    starts = next((row.details[0] for row in scenario.rows if row.what == "given" and row.which == "starts"
+                   and row.details), BEGIN)
+    moment = datetime.fromisoformat(starts).replace(tzinfo=ZoneInfo(rules.shop.timezone))
+    return int(moment.timestamp() * 1000)
+
+
+def _model(scenario: Scenario) -> Model | None:
+    """A model that gives everybody the score of the story."""
+    given = [row for row in scenario.rows if row.what == "given" and row.which == "score" and row.details]
+    if not given:
+        return None
+    share = min(0.999, max(0.001, float(given[0].details[0])))
+    quality = Quality(examples=1_000, positives=100, base_rate=0.1)
+    return Model("propensity", 1, f"story-{share:g}", {}, intercept=math.log(share / (1 - share)), quality=quality)

@@ -29,12 +29,17 @@ Moment = Annotated[
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How often one person may see it. What is not shown does not count."""
+    """How often one person may see it. What is not shown does not count.
 
-    per_session: Annotated[Times, Meta(description="in one visit")] = 1
+    What was sent and may still be shown counts until its time is over. What fills a slot again on another page, with
+    the same words, is no further showing.
+    """
+
+    per_session: Annotated[Times, Meta(description="in one visit; only on the site")] = 1
     per_day: Annotated[Times | None, Meta(description="in one day of the person's time zone")] = None
     per_week: Annotated[
-        Times | None, Meta(description="in the last seven days of the person's time zone, today included")] = None
+        Annotated[int, Meta(ge=1, le=50)] | None,
+        Meta(description="in the last seven days of the person's time zone, today included")] = None
     total: Annotated[Times | None, Meta(description="ever")] = None
     every: Annotated[Duration | None, Meta(description="the least time between two of them")] = None
 
@@ -48,13 +53,19 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What it is for, so that it can be told whether it works."""
+    """What it is for, so that it can be told whether it works.
+
+    While one goal is open, another showing belongs to it.
+    """
 
     event: Annotated[Text, Meta(description="the event that is hoped for")] = "Order Completed"
     where: Annotated[Values, Meta(description="with these properties")] = {}
     within: Annotated[Duration, Meta(description="this soon after it was shown (or held out)")] = "7d"
     value: Annotated[
-        str, Meta(max_length=64, description="the property that says what it is worth; a number, or an amount")] = ""
+        str, Meta(max_length=64, description="the property that says what it is worth: a number, or an amount "
+                  "(`revenue`, `total`, `value`, `subtotal`, `price`, `shipping`, `tax`, `discount`), which is told in "
+                  "minor units of the shop's currency")
+    ] = ""
 
 
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -111,14 +111,23 @@ HTML may use {tags}.
 """
 
 REASONS = {
-    "consent": "they did not agree to the campaign's purpose",
+    "consent": "they did not agree to the campaign's purpose, or to messages (for it) on this channel: an answer to "
+               "`email` or `email:marketing` counts beside the one to `marketing`",
+    "no_address": "nothing is known where a message of this kind could go",
+    "unreachable": "messages to their address come back",
+    "audience": "`when` does not hold (any more): of a workflow's campaign, or after a delay",
     "dismissed": "they closed it by hand in this visit",
     "limit": "they saw it as often as its limits allow",
+    "group_limit": "they saw as much of its group as the group's limits allow",
     "shop_limit": "they saw as much of everything as the shop allows",
+    "pressure": "it would be more than the pressure budget of a day or a week",
     "cooldown": "the last popup was a moment ago",
     "already_reserved": "something for the same place was just sent and not shown yet",
     "lower_priority": "something more important took the place at the same moment",
     "not_on_site": "no browser of theirs is open",
+    "quiet_hours": "nobody is written to at this hour; it is decided again when the quiet hours end",
+    "holdout": "they are among those who never get this campaign, so that its effect can be told",
+    "global_holdout": "they are among those who get nothing but `service`, so that the effect of everything can be told",
     "missing …": "the words need a value that is not known",
     "template": "the words could not be made; the detail says why",
     "coupon_first_order": "the coupon is for a first order, and they have ordered",

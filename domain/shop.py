@@ -21,9 +21,11 @@ Weight = Annotated[float, Meta(ge=0, le=1_000)]
 
 
 class ShopLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much one person is to see of everything together. What is not shown does not count."""
+    """How much one person is to see of everything together. What is not shown does not count, nor does what fills a
+    slot; what is for `service` counts and is not held back.
+    """
 
-    per_session: Annotated[Times, Meta(description="in one visit")] = 3
+    per_session: Annotated[Times, Meta(description="on the site in one visit")] = 3
     per_day: Annotated[Times, Meta(description="in one day of the person's time zone")] = 6
     cooldown: Annotated[Duration, Meta(description="the least time between two popups")] = "0s"
 
@@ -49,7 +51,7 @@ class Pressure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Campaigns that belong together: at one moment one of them wins, and they share these limits."""
 
-    per_session: Annotated[Times | None, Meta(description="of the whole group in one visit")] = None
+    per_session: Annotated[Times | None, Meta(description="of the whole group on the site in one visit")] = None
     per_day: Annotated[Times | None, Meta(description="in one day of the person's time zone")] = None
     per_week: Annotated[
         Times | None, Meta(description="in the last seven days of the person's time zone, today included")] = None
@@ -96,7 +98,8 @@ class Consent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     default: Annotated[Answer, Meta(description="for every purpose that is not named")] = "granted"
     purposes: Annotated[
-        dict[str, Answer], Meta(max_length=50, description='purposes of your own: { profiling = "denied" }')
+        dict[str, Answer], Meta(max_length=50, description='purposes of your own, or on one channel: { profiling = "denied", '
+                                     '"email:marketing" = "denied" }')
     ] = {}
 
 

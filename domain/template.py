@@ -33,10 +33,12 @@ VARIABLES: Final[dict[str, tuple[str, ...]]] = {
     "products": (),
     "cart": ("items", "value", "count"),
     "order": ("id", "value", "items"),
-    "first_name": (), "last_name": (), "traits": (), "country": (), "device": (), "search": (), "coupon": (),
+    "first_name": (), "last_name": (), "traits": (), "country": (), "device": (), "search": (),
+    "coupon": ("code", "percent", "amount", "min_value", "free_shipping"),
     "shop": ("name", "url", "currency"),
 }
-"""What a template may ask for, and the fields where they are fixed. `products` and `cart.items` are lists."""
+"""What a template may ask for, and the fields where they are fixed. `products` and `cart.items` are lists. `coupon` has
+fields where the campaign takes it from a pool, else it is the code that is the same for everybody."""
 
 TAGS: Final[dict[str, set[str]]] = {
     "a": {"href", "title"}, "img": {"src", "alt", "width", "height"}, "ol": {"start"},

@@ -6,14 +6,15 @@ renewed; it is looked at again when it fires.
 
 from collections.abc import Sequence
 
-from domain.action import Arm, Because, Content, Disarm
+from domain.action import Arm, Because, Disarm
 from domain.effect import Effect
 from domain.letter import Letter
-from domain.template import Missing
-from operators.render import content_key, prepare, render
+from operators.render import content_key, prepare
+from operators.speak import Silence, Words, promise, words
 from state.audience import NEVER, Audience
 from state.context import Context, Due, Happening
 from state.decisions import because, remember
+from state.experiments import NOBODY, Side, side_of
 from state.limits import Proposal, blocked, cooled_at
 from state.person import Armed, Facts, Person, Session
 from state.rules import CampaignRule
@@ -49,8 +50,13 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
         if rule.name == excluded:
             continue
         reason, detail = blocked(person, facts, rule, rules, now)
+        side = side_of(person, rule, rules) if not reason else NOBODY
+        if side.held_out:
+            if name == "Exit Intent":  # that it would have been shown now counts
+                context.proposals.append(Proposal(rule, side.held_out, "so that the effect can be told"))
+            continue
         if not reason:
-            reason, detail = _hold_ready(person, facts, session, rule, armed, context, effects)
+            reason, detail = _hold_ready(person, facts, session, rule, side, armed, context, effects)
         if not reason:
             winner = rule
             break
@@ -72,15 +78,19 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
     return effects
 
 
-def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRule, armed: Armed | None,
+def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRule, side: Side, armed: Armed | None,
                 context: Context, effects: list[Effect]) -> tuple[str, str]:
-    """See that the browser holds this offer as it is now; the reason when its words cannot be made."""
+    """See that the browser holds this offer as it is now; the reason when there is no coupon, or its words fail."""
     rules, now = context.rules, context.now
-    prepared = prepare(rule, session.device or facts.device, rules)
+    prepared = prepare(rule, session.device or facts.device, rules, side.variant)
     same = armed is not None and armed.campaign == rule.name
     lasts = armed is not None and same and now < armed.until - _margin(rule)
     if lasts and context.changed is not None and prepared.needs.isdisjoint(context.changed):
         return "", ""
+    try:
+        until = promise(person, rule, context)
+    except Silence as silence:
+        return silence.reason, silence.detail
     key = content_key(prepared, person, facts)
     if lasts and armed is not None and armed.content_key == key:
         return "", ""
@@ -89,30 +99,28 @@ def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRu
     if failed_key == key:  # nothing that it lacked has changed since
         return failure, detail
     try:
-        content = render(prepared, person, facts, rules)
-    except Missing as missing:
-        unready[rule.name] = key, f"missing {missing}", ""
-        return f"missing {missing}", ""
-    except ValueError as wrong:
-        unready[rule.name] = key, "template", str(wrong)
-        return "template", str(wrong)
+        said = words(person, facts, rule, side, until, context)
+    except Silence as silence:
+        unready[rule.name] = key, silence.reason, silence.detail
+        return silence.reason, silence.detail
     if armed is not None and not same:
         effects.append(_disarm(person, armed, None, context))
-    effects.append(_armed(person, facts, session, rule, content, prepared.variant, key, context))
+    effects.append(_armed(person, facts, session, rule, side, said, key, context))
     return "", ""
 
 
-def _armed(person: Person, facts: Facts, session: Session, rule: CampaignRule, content: Content, variant: str,
-           key: str, context: Context) -> Arm:
+def _armed(person: Person, facts: Facts, session: Session, rule: CampaignRule, side: Side, said: Words, key: str,
+           context: Context) -> Arm:
     held, failed = rule.explain(person, facts, context.now)
-    until = context.now + rule.valid_for
     action = Arm(
         id=context.id(NAME), at=context.now, person=person.id, anonymous_id=session.anonymous_id, campaign=rule.name,
-        format=rule.format, content=content, not_after=until, priority=rule.priority,
-        disarm_on=rule.campaign.disarm_on,
+        format=rule.format, content=said.content, not_after=said.until, priority=rule.priority,
+        disarm_on=rule.campaign.disarm_on, discount=said.discount,
         because=Because(trigger=rule.occasion, held=held, failed=failed, playbook=context.rules.short,
-                        model=context.model.hash if context.model is not None else "", variant=variant))
-    person.armed[SLOT] = Armed(rule.name, action.id, key, until, session.anonymous_id)
+                        model=context.model.hash if context.model is not None else "", variant=said.prepared.variant,
+                        propensity=side.propensity))
+    person.armed[SLOT] = Armed(rule.name, action.id, key, said.until, session.anonymous_id, side.variant,
+                               side.propensity)
     remember(person, rule.name, context.now, "arm", rule.occasion, because(held), action.id)
     return action
 

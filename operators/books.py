@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from domain.effect import Effect
 from domain.event import Event
 from operators import offers, redeem
-from state import feedback
+from state import feedback, hopes
 from state.context import Context
 from state.person import Person
 
@@ -44,6 +44,8 @@ def keep(person: Person, event: Event, context: Context) -> Sequence[Effect]:
     effects: list[Effect] = []
     for book in BOOKS.get(event.name, ()):
         effects += book(person, event, context)
+    if person.hopes:
+        effects += hopes.reached(person, event, context)
     for book in EVERY:
         effects += book(person, event, context)
     return effects

@@ -72,7 +72,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         if event.name in SCANNED:
             return ()
     effects = _fold(person, event, context)
-    if event.name in books.BOOKS or books.EVERY:
+    if event.name in books.BOOKS or person.hopes or books.EVERY:
         return (*effects, *books.keep(person, event, context))
     return effects
 

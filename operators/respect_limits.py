@@ -1,47 +1,86 @@
 """respect_limits: and do we say it, or hold our tongue?
 
-A proposal becomes a `Send`, or a `Hold` with its reason. A send reserves its place under the limits; "Offer Shown"
-spends it; its end (timer `reserved:<action id>`) or a hold at the edge ("Offer Held") gives it back
-(`state/exposures.py`, `operators/offers.py`). Only what was shown counts for good. The same hold is said once, until
-something else is decided.
+    a proposal ─▶ may it? (address, consent, limits, pressure) ─▶ is its place free? ─▶ is it night? ─▶ held out? ─▶ speak
+                     └──────────── Hold, with the reason ─────────────┴── later ───────────┴── hoped for all the same
 
-Reasons: consent, dismissed, limit, shop_limit, cooldown, already_reserved, lower_priority, not_on_site,
-missing <variable>, template.
+A proposal becomes a `Send`, a `Message`, or a `Hold` with its reason; the same hold is said once, until something else
+is decided. A send reserves its place under the limits; when it is shown (or accepted) it counts for good; its end
+(timer `reserved:<action id>`) or a hold at the edge gives it back (`state/exposures.py`). A message that falls into
+quiet hours, and what waits for the next block of coupon codes, is decided again in full (`state/later.py`). Who is held
+out gets nothing, reserves nothing, and counts for the goal (`state/hopes.py`).
+
+The reasons are listed in `domain/reference.py`.
 """
 
 from collections.abc import Sequence
 
-from domain.action import Because, Disarm, Hold, Send
+from domain.action import Because, Disarm, Hold
 from domain.effect import Effect
 from domain.letter import Letter
-from domain.template import Missing
-from operators.render import prepare, render
+from operators.speak import Silence, speak
+from state import feedback, hopes, later
+from state.addresses import why_not
 from state.context import Context, Due, Happening
-from state.decisions import because, remember, told
-from state.exposures import released, reserve
+from state.decisions import remember, told
+from state.desk import PENDING
+from state.experiments import HELD_OUT, HOLDOUT, NOBODY, Side, side_of
+from state.exposures import released
 from state.limits import Proposal, blocked
-from state.person import Facts, Person, Reserved
+from state.person import Facts, Later, Person
+from state.quiet import quiet_until
 from state.rules import CampaignRule
+from state.runs import SEND
+from state.runs import told as tell
 from state.view import known
 
 NAME = "respect_limits"
+QUIET = "quiet_hours"
+
+_REFILL = frozenset(("limit", "group_limit", "pressure"))
+"""Reasons that do not stand in the way of filling a slot again with what it shows already."""
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Decide what choose_actions proposed; keep the books about what was shown."""
+    """Decide what was proposed, and what waited until now; take back what an event makes pointless."""
+    effects: list[Effect] = []
     if isinstance(event, Due):
-        if event.kind == "reserved":
-            released(person, event.id)
-        effects: list[Effect] = []
+        effects += _due(person, event, context)
     elif isinstance(event, Letter):
-        effects = []
-    else:
-        effects = []
-        if person.reserved and event.name in context.rules.disarming:
-            effects = _take_back(person, event.name, context)
+        pass
+    elif person.reserved and event.name in context.rules.disarming:
+        effects += _take_back(person, event.name, context)
     if context.proposals:
         effects += _decide(person, context)
     return effects
+
+
+def _due(person: Person, event: Due, context: Context) -> Sequence[Effect]:
+    kind = event.kind
+    if kind == "reserved":
+        released(person, event.id)
+    elif kind == "hope":
+        return hopes.over(person, event.id, context)
+    elif kind == "later":
+        _propose(person, [(event.id, one) for one in later.came_due(person, event)], context, waited=True)
+    elif kind == "again" and event.id and person.later:  # codes of a pool have come: "<pool>#…"
+        _propose(person, later.codes_came(person, event.id.partition("#")[0]), context)
+    return ()
+
+
+def _propose(person: Person, waiting: list[tuple[str, Later]], context: Context, *, waited: bool = False) -> None:
+    """Propose what has waited until now; that its audience does not hold any more is a reason to hold it."""
+    facts = known(person)
+    for campaign, one in waiting:
+        rule = context.rules.campaigns.get(campaign)
+        if rule is None:
+            tell(person, one.run, False, "audience", context)
+            continue
+        if one.run and (one.run not in person.runs or person.runs[one.run].waits != SEND):
+            continue  # they went another way meanwhile
+        reason = detail = ""
+        if not rule.holds(person, facts, context.now):
+            reason, detail = "audience", "; ".join(rule.explain(person, facts, context.now)[1])
+        context.proposals.append(Proposal(rule, reason, detail, one.run, one.occasion, waited and bool(one.pool)))
 
 
 # -- deciding --------------------------------------------------------------------------------------------------
@@ -51,16 +90,55 @@ def _decide(person: Person, context: Context) -> list[Effect]:
     facts = known(person)
     effects: list[Effect] = []
     won: dict[str, str] = {}
-    proposals = {proposal.rule.name: proposal for proposal in context.proposals}
-    for proposal in sorted(proposals.values(), key=lambda one: one.rule.rank):
-        reason, detail = _why_not(person, facts, proposal, won, context)
-        if not reason:
-            reason, detail = _send(person, facts, proposal.rule, context, effects)
-        if not reason:
-            won[proposal.rule.format] = proposal.rule.name
-        elif not told(person, proposal.rule.name, reason):
-            effects.append(_hold(person, facts, proposal.rule, reason, detail, context))
+    decided: set[str] = set()
+    for proposal in sorted(context.proposals, key=lambda one: (one.rule.rank, one.run)):
+        rule = proposal.rule
+        if rule.name in decided:
+            if proposal.run:
+                tell(person, proposal.run, False, "lower_priority", context)
+            continue
+        decided.add(rule.name)
+        reason = _one(person, facts, proposal, won, context, effects)
+        if proposal.run:
+            tell(person, proposal.run, not reason, reason, context)
     return effects
+
+
+def _one(person: Person, facts: Facts, proposal: Proposal, won: dict[str, str], context: Context,
+         effects: list[Effect]) -> str:
+    """Decide one proposal; the reason of a hold, else empty."""
+    rule, limited = proposal.rule, ("", "")
+    reason, detail = _why_not(person, facts, proposal, won, context)
+    if reason in _REFILL and rule.format == "slot" and person.session is not None \
+            and rule.name in person.session.filled:
+        limited, reason = (reason, detail), ""
+    if not reason and (until := quiet_until(rule, facts, context.rules, context.now)):
+        later.put_off(person, rule, until, proposal.occasion or rule.occasion, proposal.run)
+        reason, detail = QUIET, "until they end, where they are"
+    side = NOBODY if reason and reason not in HELD_OUT else side_of(person, rule, context.rules)
+    if not reason and side.held_out:
+        reason, detail = side.held_out, "so that the effect can be told"
+    if not reason:
+        try:
+            effects.append(speak(person, facts, proposal, side, context, limited))
+        except Silence as silence:
+            reason, detail = silence.reason, silence.detail
+            if reason == PENDING and not proposal.run and not proposal.waited:
+                later.put_off(person, rule, context.now + rule.valid_for, proposal.occasion or rule.occasion,
+                              pool=rule.campaign.coupon or "")
+    if not reason:
+        won[rule.place] = rule.name
+        if rule.group:
+            won["group " + rule.group] = rule.name
+        return ""
+    action_id = ""
+    if not told(person, rule.name, reason):
+        hold = _hold(person, facts, proposal, side, reason, detail, context)
+        action_id = hold.id
+        effects.append(hold)
+    if reason in HELD_OUT:
+        hopes.begin(person, rule, action_id or context.id(NAME), context.now, HOLDOUT, side.propensity)
+    return reason
 
 
 def _why_not(person: Person, facts: Facts, proposal: Proposal, won: dict[str, str],
@@ -68,68 +146,64 @@ def _why_not(person: Person, facts: Facts, proposal: Proposal, won: dict[str, st
     rule = proposal.rule
     if proposal.reason:
         return proposal.reason, proposal.detail
-    session = person.session
-    if session is None or not session.anonymous_id:
-        return "not_on_site", "no browser of this person is open"
+    if rule.on_site:
+        session = person.session
+        if session is None or not session.anonymous_id:
+            return "not_on_site", "no browser of this person is open"
+    else:
+        reason, detail = why_not(person, facts, rule.format)
+        if reason:
+            return reason, detail
     reason, detail = blocked(person, facts, rule, context.rules, context.now)
     if reason:
         return reason, detail
-    if rule.format in won:
-        return "lower_priority", f"{won[rule.format]} is shown"
-    for waiting in person.reserved:
-        other = context.rules.campaigns.get(waiting.campaign)
-        if other is not None and other.format == rule.format:
-            return "already_reserved", f"{waiting.campaign} was sent and not shown yet"
+    if rule.group and (other := won.get("group " + rule.group)):
+        return "lower_priority", f"{other} of the same group is said"
+    if not rule.on_site:
+        return "", ""
+    if rule.place in won:
+        return "lower_priority", f"{won[rule.place]} is shown"
+    if rule.format != "slot":
+        for waiting in person.reserved:
+            other_rule = context.rules.campaigns.get(waiting.campaign)
+            if other_rule is not None and other_rule.place == rule.place:
+                return "already_reserved", f"{waiting.campaign} was sent and not shown yet"
     return "", ""
 
 
-def _send(person: Person, facts: Facts, rule: CampaignRule, context: Context,
-          effects: list[Effect]) -> tuple[str, str]:
-    session = person.session
-    assert session is not None, "_why_not has seen the session"
-    prepared = prepare(rule, session.device or facts.device, context.rules)
-    try:
-        content = render(prepared, person, facts, context.rules)
-    except Missing as missing:
-        return f"missing {missing}", ""
-    except ValueError as wrong:
-        return "template", str(wrong)
+def _hold(person: Person, facts: Facts, proposal: Proposal, side: Side, reason: str, detail: str,
+          context: Context) -> Hold:
+    rule = proposal.rule
     held, failed = rule.explain(person, facts, context.now)
-    action = Send(
-        id=context.id(NAME), at=context.now, person=person.id, anonymous_id=session.anonymous_id, campaign=rule.name,
-        format=rule.format, content=content, not_after=context.now + rule.valid_for, priority=rule.priority,
-        disarm_on=rule.campaign.disarm_on,
-        because=Because(trigger=rule.occasion, held=held, failed=failed, playbook=context.rules.short,
-                        model=context.model.hash if context.model is not None else "", variant=prepared.variant))
-    reserve(person, Reserved(action.id, rule.name, action.not_after, session.anonymous_id))
-    if rule.seconds:
-        session.sent.append(rule.name)
-    remember(person, rule.name, context.now, "send", rule.occasion, because(held), action.id)
-    effects.append(action)
-    return "", ""
-
-
-def _hold(person: Person, facts: Facts, rule: CampaignRule, reason: str, detail: str, context: Context) -> Hold:
-    held, failed = rule.explain(person, facts, context.now)
+    run = person.runs.get(proposal.run) if proposal.run else None
     remember(person, rule.name, context.now, "hold", reason, detail)
     return Hold(
         id=context.id(NAME), at=context.now, person=person.id, campaign=rule.name,
         anonymous_id=person.session.anonymous_id if person.session is not None else "",
-        because=Because(trigger=rule.occasion, held=held, failed=failed, reason=reason, detail=detail,
-                        playbook=context.rules.short,
-                        model=context.model.hash if context.model is not None else ""))
+        because=Because(trigger=proposal.occasion or rule.occasion, held=held, failed=failed, reason=reason,
+                        detail=detail, playbook=context.rules.short,
+                        model=context.model.hash if context.model is not None else "",
+                        variant=side.variant, propensity=side.propensity,
+                        workflow=run.workflow if run is not None else ""))
+
+
+# -- taking back -----------------------------------------------------------------------------------------------
 
 
 def _take_back(person: Person, name: str, context: Context) -> list[Effect]:
-    """The sends that were not shown yet and that this event makes pointless."""
+    """The sends that were not shown (or accepted) yet and that this event makes pointless."""
     effects: list[Effect] = []
     for reserved in list(person.reserved):
-        rule = context.rules.campaigns.get(reserved.campaign)
-        if rule is not None and name in rule.disarm_on:
-            released(person, reserved.action_id)
-            effects.append(Disarm(
-                id=context.id(NAME), at=context.now, person=person.id, anonymous_id=reserved.anonymous_id,
-                campaign=reserved.campaign, because=Because(trigger=name, playbook=context.rules.short)))
-            remember(person, reserved.campaign, context.now, "disarm", name, action_id=reserved.action_id)
+        rule: CampaignRule | None = context.rules.campaigns.get(reserved.campaign)
+        if rule is None or name not in rule.disarm_on:
+            continue
+        written = None if rule.on_site else feedback.find(person, reserved.action_id)
+        if written is not None:
+            effects.append(feedback.withdraw(person, written, f'event "{name}"', context))
+            continue
+        released(person, reserved.action_id)
+        effects.append(Disarm(
+            id=context.id(NAME), at=context.now, person=person.id, anonymous_id=reserved.anonymous_id,
+            campaign=reserved.campaign, because=Because(trigger=name, playbook=context.rules.short)))
+        remember(person, reserved.campaign, context.now, "disarm", name, action_id=reserved.action_id)
     return effects
-

@@ -44,26 +44,26 @@ class Side(Protocol):
 
 
 def write(person: Person, facts: Facts, rule: CampaignRule, side: Side, content: Content, context: Context,
-          run: str = "") -> Message:
+          run: str = "", occasion: str = "") -> Message:
     """The message of a campaign to one person, noted with the person as sent.
 
-    `content` are the rendered words, `run` names the way through a workflow that asked for it. The caller reserves the
-    place under the limits, until `not_after`.
+    `content` are the rendered words, `run` names the way through a workflow that asked for it, `occasion` what came
+    earlier and is decided only now. The caller reserves the place under the limits, until `not_after`.
     """
     rules, now, campaign = context.rules, context.now, rule.campaign
     held, failed = rule.explain(person, facts, now)
     gone = person.runs.get(run) if run else None
     workflow = gone.workflow if gone is not None else ""
-    channel = rule.format
+    channel, prepared = rule.format, prepare(rule, "", rules, side.variant)
     message = Message(
         id=context.id(NAME), at=now, person=person.id, channel=channel, campaign=rule.name,
         content_key=content_key(rule, side.variant, rules), not_before=now,
         not_after=now + (rule.valid_for if campaign.valid_for else VALID_FOR), variant=side.variant,
         purpose=rule.purpose, addresses=addresses(person, facts), consent=consent(facts, channel, rule.purpose, rules),
-        content=content, context=bounded(values_of(prepare(rule, "", rules), person, facts, rules)),
+        content=content, context=bounded(values_of(prepared, person, facts, rules)),
         language=facts.locale, timezone=facts.timezone or rules.shop.timezone, workflow=workflow,
-        because=Because(trigger=rule.occasion, held=held, failed=failed, playbook=rules.short,
-                        model=context.model.hash if context.model is not None else "", variant=side.variant,
+        because=Because(trigger=occasion or rule.occasion, held=held, failed=failed, playbook=rules.short,
+                        model=context.model.hash if context.model is not None else "", variant=prepared.variant,
                         propensity=side.propensity, workflow=workflow),
         history=context.history)
     note(person, message, mark(reachable(person, facts, channel)))

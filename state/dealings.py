@@ -148,12 +148,14 @@ class Hope(msgspec.Struct, array_like=True, omit_defaults=True):
 class Later(msgspec.Struct, array_like=True, omit_defaults=True):
     """A campaign is to be decided at `due` (ms), because its occasion was delayed or put off (`state/later.py`).
 
-    `run` names the way through a workflow that asked for it.
+    `run` names the way through a workflow that asked for it. `pool` is there when it waits for codes of that pool, at
+    most until `due`.
     """
 
     due: int
     occasion: str
     run: str = ""
+    pool: str = ""
 
 
 class Written(msgspec.Struct, array_like=True, omit_defaults=True):

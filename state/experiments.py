@@ -11,11 +11,13 @@ anew. `propensity` is the share of the side as it was drawn, holdouts included: 
 from hashlib import blake2b
 from typing import NamedTuple
 
+from domain.action import Because
 from state.person import MAX_ASSIGNED, Person
 from state.rules import SERVICE, CampaignRule, Rules
 
 HOLDOUT = "holdout"
 GLOBAL_HOLDOUT = "global_holdout"
+HELD_OUT = frozenset((HOLDOUT, GLOBAL_HOLDOUT))
 EVERYTHING = "*"
 """In the place of a campaign's name: the holdout of the whole shop."""
 
@@ -23,15 +25,20 @@ SALT = "attimo"
 _SPACE = float(1 << 64)
 
 
+CERTAIN = Because().propensity
+"""1.0: the very object that is the default there, so that it is not written out."""
+
+
 class Side(NamedTuple):
     """The variant ("" where there is no experiment) and its share; `held_out` is a reason to hold, or empty."""
 
     variant: str = ""
-    propensity: float = 1.0
+    propensity: float = CERTAIN
     held_out: str = ""
 
 
-_ONLY = Side()
+NOBODY = Side()
+"""Of a campaign without an experiment."""
 
 
 def side_of(person: Person, rule: CampaignRule, rules: Rules) -> Side:
@@ -48,8 +55,8 @@ def side_of(person: Person, rule: CampaignRule, rules: Rules) -> Side:
     """
     everything = rules.shop.holdout if rule.purpose != SERVICE else 0.0
     if not everything and not rule.sides:
-        return _ONLY
-    shown = 1.0
+        return NOBODY
+    shown = CERTAIN
     if everything:
         side, shown = _drawn(person, EVERYTHING, ((HOLDOUT, everything), ("in", 1.0 - everything)))
         if side == HOLDOUT:

@@ -7,16 +7,21 @@ Whoever learns from the world what became of a send says so here: `shown` for "O
 `released` for what was held at the edge or bounced. Both do nothing the second time.
 """
 
+from state import hopes
 from state.context import Context
 from state.days import local_day
 from state.decisions import remember_shown
-from state.person import Person, Reserved, Said
+from state.experiments import side_of
+from state.person import Person, Reserved, Said, Session
 from state.view import known
 
 RESERVED_TIMER = "reserved:"
 
 MAX_SAID = 500
 """Campaigns whose showings are remembered for one person; the one shown longest ago gives way."""
+
+MAX_FILLED = 50
+"""Campaigns that fill slots in one visit whose words are remembered; of more, every showing counts."""
 
 MAX_SHOWINGS = 50
 """Newest showings of one campaign whose times are kept: what is counted within a week cannot be more."""
@@ -29,23 +34,49 @@ def reserve(person: Person, reserved: Reserved) -> None:
 
 
 def shown(person: Person, action_id: str, campaign: str, context: Context) -> bool:
-    """Count that it was shown (or accepted by a channel); whether it counted.
+    """Count that it was shown (or accepted by a channel); whether this was news. From now on its goal is hoped for.
 
-    It does not when it was counted already, and when neither the campaign nor the action is known here: browsers say
-    so, so nothing of it is taken for granted.
+    It is none when it was counted already, and when neither the campaign nor the action is known here: browsers say so,
+    so nothing of it is taken for granted. What fills a slot again on another page of the visit, and says the same, is
+    news and is not counted again.
     """
     last = person.decisions.get(campaign)
     if last is not None and last.kind == "shown" and last.action_id == action_id:
         return False
     ours = released(person, action_id)
-    armed = any(one.campaign == campaign for one in person.armed.values())
-    if ours is None and not armed and campaign not in context.rules.campaigns:
+    armed = next((one for one in person.armed.values() if one.campaign == campaign), None)
+    rules = context.rules
+    rule = rules.campaigns.get(campaign)
+    if ours is None and armed is None and rule is None:
         return False
     at, session = context.event_time or context.now, person.session
-    visit = session.id if session is not None and at >= session.started_at else ""
-    zone = context.rules.shop.timezone
-    spend(person, campaign, visit, local_day(at, known(person).timezone or zone, zone), at)
+    visit = session if session is not None and at >= session.started_at else None
     remember_shown(person, campaign, context.now, action_id)
+    if rule is not None and rule.format == "slot" and visit is not None and _fills_again(visit, campaign, ours):
+        return True
+    zone = rules.shop.timezone
+    spend(person, campaign, visit.id if visit is not None else "", local_day(at, known(person).timezone or zone, zone),
+          at)
+    if rule is not None and rule.goal is not None:
+        decided = ours or armed or side_of(person, rule, rules)
+        hopes.begin(person, rule, action_id, at, decided.variant, decided.propensity)
+    return True
+
+
+def fills_already(person: Person, campaign: str, key: str) -> bool:
+    """Whether a slot shows these very words in this visit: to fill it again is no further showing."""
+    return person.session is not None and person.session.filled.get(campaign) == key
+
+
+def _fills_again(visit: Session, campaign: str, ours: Reserved | None) -> bool:
+    key = ours.content_key if ours is not None else ""
+    have = visit.filled.get(campaign)
+    if have is None and len(visit.filled) >= MAX_FILLED:
+        return False
+    if have is None or (key and have and key != have):
+        visit.filled[campaign] = key
+        return False
+    visit.filled[campaign] = key or have
     return True
 
 

@@ -18,15 +18,17 @@ MAX_DUES = 10
 _due = attrgetter("due")
 
 
-def put_off(person: Person, rule: CampaignRule, due: int, occasion: str, run: str = "") -> None:
+def put_off(person: Person, rule: CampaignRule, due: int, occasion: str, run: str = "", pool: str = "") -> None:
     """Decide this campaign at `due` (ms), as on this occasion; for a way through a workflow, if `run` names one.
+
+    With a `pool` it waits for codes of it, and is decided when they come, at `due` at the latest.
 
     Of more than MAX_LATER campaigns the one whose moment is farthest off is given up.
     """
     waiting = person.later.get(rule.name, [])
     if any(one.due == due and one.run == run for one in waiting):
         return
-    _keep(person, rule.name, [*waiting, Later(due, occasion, run)])
+    _keep(person, rule.name, [*waiting, Later(due, occasion, run, pool)])
     if len(person.later) > MAX_LATER:
         gone = max(person.later, key=lambda name: (person.later[name][0].due, name))
         _keep(person, gone, [])
@@ -38,6 +40,18 @@ def came_due(person: Person, event: Due) -> list[Later]:
     come = [one for one in waiting if one.due <= event.due]
     _keep(person, event.id, waiting[len(come):])
     return come
+
+
+def codes_came(person: Person, pool: str) -> list[tuple[str, Later]]:
+    """What waited for codes of this pool, with the campaign's name; it waits no more."""
+    found: list[tuple[str, Later]] = []
+    for campaign in list(person.later):
+        waiting = person.later[campaign]
+        come = [one for one in waiting if one.pool == pool]
+        if come:
+            _keep(person, campaign, [one for one in waiting if one.pool != pool])
+            found += [(campaign, one) for one in come]
+    return found
 
 
 def join(person: Person, later: dict[str, list[Later]]) -> None:

@@ -44,7 +44,7 @@ def test_the_schema_refuses_unknown_fields_and_explains_known_ones(kind: Any) ->
 
 def test_every_reason_the_steps_give_is_on_the_page() -> None:
     code = "".join((ROOT / name).read_text() for name in (
-        "operators/respect_limits.py", "operators/arm_ahead.py", "state/limits.py"))
-    given = set(re.findall(r'return f?"([a-z_]+)[ "]', code)) - {"missing"}
-    assert given, "the pattern finds the reasons"
-    assert given <= set(REASONS)
+        "operators/respect_limits.py", "operators/arm_ahead.py", "state/limits.py", "state/addresses.py"))
+    given = set(re.findall(r'(?:return|reason, detail =) "([a-z_]+)", ', code))
+    assert {"limit", "pressure", "lower_priority", "no_address", "audience"} <= given, "the pattern finds the reasons"
+    assert given | HELD_OUT | {respect_limits.QUIET, desk.PENDING} <= set(REASONS)

@@ -1,0 +1,134 @@
+"""speak: what was decided for one person, in the words that are theirs.
+
+    their side of the experiment ─▶ a coupon, if one is promised ─▶ the words ─▶ Send (a browser shows it), or Message
+
+It reserves its place under the limits until it is shown, accepted or over (`state/exposures.py`).
+"""
+
+from hashlib import blake2b
+
+import msgspec
+
+from domain.action import Because, Content, Discount, Send
+from domain.message import Message
+from domain.template import Missing
+from operators.render import Prepared, prepare, render
+from operators.write_message import write
+from state import coupons
+from state.context import Context
+from state.decisions import because, remember
+from state.experiments import Side
+from state.exposures import fills_already, released, reserve
+from state.limits import Proposal
+from state.person import Facts, Person, Reserved
+from state.rules import CampaignRule
+
+NAME = "respect_limits"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Silence(Exception):
+    """It cannot be said: a reason to hold, with its detail."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+class Words(msgspec.Struct, frozen=True):
+    """What is to be said, and how long it is good (ms); `discount` is what the coupon in it is worth."""
+
+    content: Content
+    prepared: Prepared
+    until: int
+    discount: Discount | None = None
+
+
+def promise(person: Person, rule: CampaignRule, context: Context) -> int:
+    """See that the person holds the coupon that the campaign promises; how long what is said is good (ms).
+
+    Silence when there is none for them.
+    """
+    until = context.now + rule.valid_for
+    pool = rule.campaign.coupon
+    if pool is None:
+        return until
+    coupon = coupons.reserve(person, pool, rule.name, context)
+    if isinstance(coupon, str):
+        raise Silence(coupon, f"of {pool}")
+    return min(until, coupon.until)
+
+
+def words(person: Person, facts: Facts, rule: CampaignRule, side: Side, until: int, context: Context) -> Words:
+    """The words for this person. Silence when they need a value that is not known, or cannot be made."""
+    device = ""
+    if rule.on_site:
+        device = (person.session.device if person.session is not None else "") or facts.device
+    prepared = prepare(rule, device, context.rules, side.variant)
+    try:
+        content = render(prepared, person, facts, context.rules)
+    except Missing as missing:
+        raise Silence(f"missing {missing}") from None
+    except ValueError as wrong:
+        raise Silence("template", str(wrong)) from None
+    discount = coupons.discount(person, prepared.pool, context.rules) if prepared.pool else None
+    return Words(content, prepared, until, discount)
+
+
+def speak(person: Person, facts: Facts, proposal: Proposal, side: Side, context: Context,
+          limited: tuple[str, str] = ("", "")) -> Send | Message:
+    """Say it. Silence when there is no coupon for them, or no words.
+
+    `limited` is the limit that stands in the way unless this only fills a slot again with what it shows already.
+    """
+    rule = proposal.rule
+    said = words(person, facts, rule, side, promise(person, rule, context), context)
+    if not rule.on_site:
+        return _write(person, facts, proposal, side, said, context)
+    key = ""
+    if rule.format == "slot":
+        key = blake2b(_encode(said.content), digest_size=8).hexdigest()
+        if limited[0] and not fills_already(person, rule.name, key):
+            raise Silence(*limited)
+        for waiting in [one for one in person.reserved if _place(one, context) == rule.place]:
+            released(person, waiting.action_id)
+    return _show(person, facts, proposal, side, said, key, context)
+
+
+def _show(person: Person, facts: Facts, proposal: Proposal, side: Side, said: Words, key: str,
+          context: Context) -> Send:
+    rule, session, now = proposal.rule, person.session, context.now
+    anonymous_id = session.anonymous_id if session is not None else ""
+    occasion = proposal.occasion or rule.occasion
+    held, failed = rule.explain(person, facts, now)
+    run = person.runs.get(proposal.run) if proposal.run else None
+    workflow = run.workflow if run is not None else ""
+    action = Send(
+        id=context.id(NAME), at=now, person=person.id, anonymous_id=anonymous_id, campaign=rule.name,
+        format=rule.format, content=said.content, not_after=said.until, priority=rule.priority,
+        disarm_on=rule.campaign.disarm_on, slot=rule.campaign.slot, discount=said.discount,
+        because=Because(
+            trigger=occasion, held=held, failed=failed, playbook=context.rules.short,
+            model=context.model.hash if context.model is not None else "", variant=said.prepared.variant,
+            propensity=side.propensity, workflow=workflow))
+    reserve(person, Reserved(
+        action.id, rule.name, action.not_after, anonymous_id, side.variant, side.propensity, workflow, key))
+    if rule.seconds and session is not None:
+        session.sent.append(rule.name)
+    remember(person, rule.name, now, "send", occasion, because(held), action.id)
+    return action
+
+
+def _write(person: Person, facts: Facts, proposal: Proposal, side: Side, said: Words, context: Context) -> Message:
+    rule = proposal.rule
+    message = write(person, facts, rule, side, said.content, context, proposal.run, proposal.occasion)
+    reserve(person, Reserved(message.id, rule.name, message.not_after, "", side.variant, side.propensity,
+                             message.workflow))
+    remember(person, rule.name, context.now, "send", message.because.trigger, because(message.because.held), message.id)
+    return message
+
+
+def _place(reserved: Reserved, context: Context) -> str:
+    rule = context.rules.campaigns.get(reserved.campaign)
+    return rule.place if rule is not None else ""

@@ -16,9 +16,9 @@ from domain.effect import Effect
 from domain.event import Event
 from domain.letter import Letter
 from domain.workflow import Step, Workflow
-from operators.workflow_steps import NAME, Walk, arrive, due, over, stand, trigger_of
+from operators.workflow_steps import NAME, Walk, arrive, due, over, stand
 from state import runs
-from state.context import Context, Due, Happening
+from state.context import Context, Due, Happening, occasion_of
 from state.person import MAX_RUNS, Person, Run
 from state.runs import ASKED, TIMER
 from state.view import known
@@ -121,13 +121,15 @@ def _look(walk: Walk) -> None:
 
 
 def _concerns(walk: Walk, step: StepRule) -> bool:
-    """Whether this happening can matter to the run."""
-    event, changed = walk.event, walk.context.changed
-    if changed is None:
+    """Whether this happening can matter to the run. Runs that are due at one moment are looked at together, the one
+    that began first first.
+    """
+    event, changed, now = walk.event, walk.context.changed, walk.context.now
+    if changed is None or walk.person.timers.get(TIMER + walk.name, now + 1) <= now:
         return True
     if isinstance(event, Due):
-        if event.kind == TIMER[:-1]:
-            return event.id == walk.name
+        if event.kind == TIMER[:-1] and event.id == walk.name:
+            return True
     elif isinstance(event, Event) and (
             step.kind == "send" or event.name == step.event or event.name in walk.rule.leaves_on):
         return True
@@ -196,16 +198,21 @@ def _take_back(walk: Walk) -> None:
         person.timers.pop("reserved:" + one.action_id, None)
         walk.effects.append(Disarm(
             id=context.id(NAME), at=context.now, person=person.id, anonymous_id=one.anonymous_id,
-            campaign=one.campaign, because=Because(
-                trigger=trigger_of(walk.event), reason=LEFT, playbook=context.rules.short, workflow=walk.run.workflow)))
+            campaign=one.campaign, because=Because(trigger=occasion_of(walk.event), reason=LEFT,
+                                                   playbook=context.rules.short, workflow=walk.run.workflow)))
 
 
 # -- entering --------------------------------------------------------------------------------------------------
 
 
 def _enter(person: Person, event: Happening, context: Context, effects: list[Effect]) -> None:
-    """Begin the workflows whose occasion this is. Each begins at most once in one happening."""
+    """Begin the workflows whose occasion this is. Each begins at most once in one happening.
+
+    That the playbook has changed is an occasion for nothing: nobody did anything.
+    """
     flows, begun = context.rules.workflows, set[str]()
+    if isinstance(event, Due) and event.kind == "playbook":
+        return
     if not isinstance(event, (Due, Letter)):
         for entry in flows.on_event.get(event.name, ()):
             _begin(person, event, context, effects, entry, begun)

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from domain.action import Because, Progress
 from domain.effect import Effect
 from domain.event import Event
-from domain.letter import Letter
-from state.context import Context, Due, Happening
+from state.context import Context, Due, Happening, occasion_of
 from state.coupons import reserve
 from state.desk import PENDING
 from state.facts import learn_trait
@@ -51,13 +50,8 @@ class Walk(NamedTuple):
             id=context.id(NAME), at=context.now, person=person.id, workflow=run.workflow, version=run.version,
             what=what, step=run.at, run=self.name, goal=goal,
             anonymous_id=person.session.anonymous_id if person.session is not None else "",
-            because=Because(trigger=trigger or trigger_of(self.event), reason=reason, detail=detail, held=held,
+            because=Because(trigger=trigger or occasion_of(self.event), reason=reason, detail=detail, held=held,
                             playbook=context.rules.short, workflow=run.workflow)))
-
-
-def trigger_of(event: Happening) -> str:
-    """What made somebody move, in a word."""
-    return "time" if isinstance(event, Due) else "letter" if isinstance(event, Letter) else event.name
 
 
 # -- coming to a step ------------------------------------------------------------------------------------------

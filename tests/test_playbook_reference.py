@@ -13,6 +13,9 @@ from domain.check import findings
 from domain.condition import Condition
 from domain.playbook import Playbook
 from domain.reference import REASONS, page, schema
+from operators import respect_limits
+from state import desk
+from state.experiments import HELD_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 

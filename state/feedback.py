@@ -176,12 +176,13 @@ def refused(person: Person, event: Event, context: Context) -> Sequence[Message]
 
 
 def allowed(facts: Facts, channel: str, purpose: str, context: Context) -> bool:
-    """Whether a person agreed to messages of a purpose on a channel: a no to either is a no."""
+    """Whether a person agrees to messages of a purpose on a channel: a no to one of the two, or to both, is a no."""
     if purpose in ("", SERVICE):
         return True
     shop = context.rules.shop
-    answer = facts.consent.get(f"{channel}:{purpose}")
-    return granted(facts, purpose, shop) and (answer is None or answer.value in (None, True, "granted"))
+    policy = shop.consent.purposes
+    names = [name for name in (channel, f"{channel}:{purpose}") if name in facts.consent or name in policy]
+    return all(granted(facts, name, shop) for name in (purpose, *names))
 
 
 def withdraw(person: Person, written: Written, reason: str, context: Context) -> Message:

@@ -7,6 +7,7 @@ from domain.condition import Filter, Has, Value
 from domain.duration import parse, say
 from domain.shop import Shop
 from state import properties
+from state.addresses import KINDS, reachable
 from state.leaves import Leaf, age, either, granted, texts
 from state.person import Facts, Person
 from state.properties import accepts
@@ -70,34 +71,13 @@ def _came(which: str, field: str, wanted: tuple[str, ...]) -> Leaf:
 
 
 def _address(kinds: tuple[str, ...]) -> Leaf:
-    """We may write to one of these: it is known, and its channel was not given up."""
+    """We may write to one of these: it is known, looks like an address, and was not given up."""
+    channels = [channel for channel, kind in KINDS.items() if kind.name in kinds]
+
     def test(p: Person, f: Facts, now: int) -> bool:
-        return any(address_of(p, f, kind) for kind in kinds)
+        return any(reachable(p, f, channel) for channel in channels)
 
     return Leaf(test, lambda p, f, now: f"can be reached by {either(kinds)}", "person")
-
-
-def address_of(person: Person, facts: Facts, kind: str) -> str:
-    """The address of this kind (email, phone, push) that we may write to; empty without one.
-
-    >>> from state.person import Trait
-    >>> facts = Facts(traits={"email": Trait(1, "ann@shop.example")})
-    >>> address_of(Person(id="u:ann"), facts, "email")
-    'ann@shop.example'
-    >>> address_of(Person(id="u:ann", unreachable={"email": 5}), facts, "email")
-    ''
-    """
-    trait, channels = ADDRESSES[kind]
-    known = facts.traits.get(trait)
-    if known is None or not isinstance(known.value, str) or not known.value.strip():
-        return ""
-    if person.unreachable and any(channel in person.unreachable for channel in channels):
-        return ""
-    return known.value
-
-
-ADDRESSES = {"email": ("email", ("email",)), "phone": ("phone", ("phone", "sms")), "push": ("push_token", ("push",))}
-"""Kinds of addresses: the trait that has it, and the channels that may have been given up."""
 
 
 def _known(wanted: bool) -> Leaf:

@@ -22,6 +22,8 @@ from domain.streams import ACTIONS, MODELS, PUBLIC, REJECTS
 
 WATCHED: Final = (*PUBLIC, ACTIONS, REJECTS)
 NEWEST_MODEL: Final = (MODELS, 0)
+AMONG: Final = 100
+"""The newest model of visits is among so many models of all kinds."""
 WATCHERS: Final = 20
 SHOWN: Final = 100
 """Lines of one round (a tenth of a second); what is more is counted and not shown."""
@@ -177,7 +179,7 @@ class LiveFeed:
                     try:
                         self._give_all(loop, [_sse({"kind": "watching", "at": time.time_ns() // 1_000_000})])
                         if (last := ends[NEWEST_MODEL]) >= 0:
-                            self._give_all(loop, *_lines(log.fetch(NEWEST_MODEL, last, last)))
+                            self._give_all(loop, *_lines(log.fetch(NEWEST_MODEL, max(0, last - AMONG), last)))
                         while not stop.is_set():
                             self._give_all(loop, *_lines(reader.poll(2_000, 0.25)))
                             time.sleep(0.1)

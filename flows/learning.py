@@ -1,12 +1,15 @@
-"""Learning: what became of a visit changes what we make of the next one.
+"""Learning: what became of a visit changes what we make of the next one; every order moves the fifths of all customers.
 
     outcomes ─▶ read ─▶ learn ─▶ publish ─▶ models
                           └─ weights and positions, one transaction
 
     python -m attimo run learning          or, inside a clone:  python -m bytewax.run flows.learning:flow
 
+Each kind of model has a learner of its own: `propensity` (operators/learn.py) is published whenever something was
+learned, `rfm` (state/quintiles.py) when a cut moved noticeably.
+
 Commit first, then publish. After a crash between the two the committed model is published again, as the same version.
-What was learned and not committed is read and learned again: weights and positions are one row.
+What was learned and not committed is read and learned again: all learners and positions are one row.
 """
 
 import time
@@ -36,7 +39,9 @@ from domain.streams import MODELS, OUTCOMES
 from flows import stopping
 from flows.stopping import Stopping
 from operators.learn import Learner
+from state import rfm
 from state.learner_store import LearnerStore
+from state.quintiles import Quintiles
 
 LIMIT = 1_000
 """Outcomes read at a time."""
@@ -46,6 +51,9 @@ EVERY = 0.2
 """Seconds between two publications while outcomes keep coming."""
 AGAIN = 0.5
 """Seconds until a log that refused a model is asked again."""
+
+PROPENSITY = "propensity"
+"""The kind of model that says how likely a visit ends in an order."""
 
 logger = structlog.get_logger()
 
@@ -79,18 +87,19 @@ def wall() -> int:
 
 
 class Learning:
-    """The learner, its store and its log; opened when the flow starts, not when it is wired."""
+    """The learners, their store and their log; opened when the flow starts, not when it is wired."""
 
     log: Log
     store: LearnerStore
     learner: Learner
+    fifths: Quintiles
 
     def __init__(self, settings: Settings, clock: Callable[[], int] = wall) -> None:
         self.settings = settings
         self.wall = clock
         self.positions: dict[int, int] = {}
         self.unreadable = 0
-        self._dirty = False
+        self._dirty = self._learned = False
         self._committed_at = 0.0
         self._last: Model | None = None
 
@@ -98,10 +107,11 @@ class Learning:
         """Open log and store, and stand where the last commit stood."""
         self.log = open_log(self.settings)
         self.store = LearnerStore(Path(self.settings.data) / "store" / "learner.db", self.settings.log_sync)
-        self.learner = Learner(self.store.learner)  # type: ignore[arg-type] # checked by its version
+        self.learner = Learner(self.store.learners.get(PROPENSITY))  # type: ignore[arg-type] # its version is checked
+        self.fifths = Quintiles(self.store.learners.get(rfm.KIND))
         self.positions = dict(self.store.positions)
         if self.learner.examples:
-            self._show(self.learner.model(self.store.version, self.wall()))
+            self._show(self._model(PROPENSITY))
 
     def learn(self, records: list[Record]) -> None:
         """Learn these outcomes; what cannot be read is passed over and counted."""
@@ -117,23 +127,35 @@ class Learning:
                 logger.warning("an outcome cannot be read", partition=record.partition, offset=record.offset,
                                why=str(wrong))
                 continue
-            if outcome.kind == "propensity":
-                self.learner.learn(outcome)
+            if outcome.kind == PROPENSITY:
+                self._learned |= self.learner.learn(outcome)
+            elif outcome.kind == rfm.KIND:
+                self.fifths.learn(outcome)
 
     def due(self, quiet: bool) -> bool:
         """Whether it is time to commit: nothing more is there, or enough time has passed."""
         return self._dirty and (quiet or time.monotonic() - self._committed_at >= EVERY)
 
     def commit(self) -> list[Model]:
-        """Keep what was learned, and say what is to be published: the new model, or one that never got out."""
+        """Keep what was learned, and say what is to be published: new models, and those that never got out."""
         if self._dirty:
-            self.store.commit(self.learner.plain(), self.positions, self.store.version + 1)
+            versions = dict(self.store.versions)
+            for kind, news in ((PROPENSITY, self._learned), (rfm.KIND, self.fifths.settle())):
+                if news:
+                    versions[kind] = versions.get(kind, 0) + 1
+            learners = {PROPENSITY: self.learner.plain(), rfm.KIND: self.fifths.plain()}
+            self.store.commit(learners, self.positions, versions)
             failpoint("learning:after_commit")
-            self._dirty = False
+            self._dirty = self._learned = False
             self._committed_at = time.monotonic()
-        if self.store.published or not self.learner.examples:
-            return []
-        return [self.learner.model(self.store.version, self.wall())]
+        return [self._model(kind) for kind in sorted(self.store.unpublished)]
+
+    def _model(self, kind: str) -> Model:
+        """What was last committed of this kind, as it travels."""
+        version = self.store.versions[kind]
+        if kind == rfm.KIND:
+            return self.fifths.model(version, self.wall())
+        return self.learner.model(version, self.wall())
 
     def publish(self, model: Model) -> None:
         """Append the model to the log, as long as it takes, and note that it is there."""
@@ -148,12 +170,13 @@ class Learning:
                     return  # it is committed as unpublished: the next start sends it
                 time.sleep(AGAIN)
         failpoint("learning:after_publish")
-        self.store.note(model.version)
+        self.store.note(model.kind, model.version)
         self._show(model)
 
     def _show(self, model: Model) -> None:
-        self._last = model
-        metrics.learned(model)
+        if model.kind == PROPENSITY:
+            self._last = model
+            metrics.learned(model)
 
     def look(self, lag: int) -> None:
         """Show how old the model is, and how much is left to learn."""
@@ -235,14 +258,16 @@ class _Publishing(StatelessSinkPartition[tuple[str, Model]]):
         self.learning = learning
 
     def write_batch(self, items: list[tuple[str, Model]]) -> None:
-        self.learning.publish(items[-1][1])
+        newest = {model.kind: model for _, model in items}
+        for model in newest.values():
+            self.learning.publish(model)
 
     def close(self) -> None:
         self.learning.close()
 
 
 class Models(DynamicSink[tuple[str, Model]]):
-    """The stream `models`; of several models at once the last one."""
+    """The stream `models`; of several models of a kind at once the last one."""
 
     def __init__(self, learning: Learning) -> None:
         self.learning = learning

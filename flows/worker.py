@@ -28,6 +28,7 @@ from domain.problem import PlaybookError
 from domain.record import Record
 from domain.settings import Settings
 from domain.streams import MODELS, SHARD_INPUT
+from state import rfm
 from state.context import Step
 from state.rules import Rules, compile_rules, rules_from
 from state.shard import Shard
@@ -43,6 +44,8 @@ ROUND = 0.5
 """Seconds between two rounds of looking after things."""
 ELSEWHERE = 250
 """How often (ms) a shard that lives in another process is offered a tick."""
+PROPENSITY = "propensity"
+"""The kind of model that says how likely a visit ends in an order; the other one is that of the fifths."""
 
 logger = structlog.get_logger()
 Work = tuple[int, list[Record], int]
@@ -69,7 +72,7 @@ def wall() -> int:
 
 
 class Worker:
-    """Shards, store, log, Redis, playbook and model of one worker thread."""
+    """Shards, store, log, Redis, playbook and models of one worker thread."""
 
     def __init__(self, settings: Settings, steps: Sequence[Step], clock: Callable[[], int] = wall) -> None:
         self.settings = settings
@@ -82,7 +85,8 @@ class Worker:
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.watcher = Watcher(Path(settings.playbook))
         self.rules = self._rules()
-        self.model = pinned(settings)
+        self.model = pinned(settings) or self._last(PROPENSITY)
+        self.quintiles = self._last(rfm.KIND)
         self.tally = Tally()
         self._touched: dict[int, None] = {}
         self._dues: dict[int, int] = {}
@@ -199,14 +203,31 @@ class Worker:
             due += [partition for partition in self._sweeping if reader.caught_up(partition)][:1]
         return {partition: now for partition in due if reader.caught_up(partition)}
 
+    def _last(self, kind: str) -> Model | None:
+        """The model of this kind that was live last: so that nobody moves only because the worker starts again."""
+        name = self.store.kept("live", kind)
+        kept = self.store.kept("model", name.decode()) if name else None
+        return models.decode(kept) if kept else None
+
     def _learned(self, record: Record) -> None:
-        if self.settings.pinned_model:
-            return
+        """Take a model over, between two batches. The stream is read from its beginning: older ones are passed by."""
         model = models.decode(record.value)
-        if model.kind == "propensity":
-            self.store.keep("model", model.hash, record.value)
+        if model.kind == PROPENSITY and not self.settings.pinned_model:
+            if self.model is not None and model.at < self.model.at:
+                return
             self.model = model
             metrics.learned(model)
+        elif model.kind == rfm.KIND:
+            if self.quintiles is not None and (model.at < self.quintiles.at or model.hash == self.quintiles.hash):
+                return
+            self.quintiles = model
+            declared = self.rules.rfm
+            if declared is not None and declared.learned:
+                self._sweeping.update(dict.fromkeys(self.shards))
+        else:
+            return
+        self.store.keep("model", model.hash, record.value)
+        self.store.note("live", model.kind, model.hash.encode())
 
     def _round(self, reader: Reader) -> None:
         """Twice a second, busy or not: the playbook, what has arrived outside, house-keeping, what is shown of us."""
@@ -262,7 +283,7 @@ class Worker:
         if partition not in self.shards:
             self.own([partition])
         shard = self.shards[partition]
-        shard.apply(records, tick, self.rules, self.model)
+        shard.apply(records, tick, self.rules, self.model, self.quintiles)
         self._touched[partition] = None
 
     # -- publish -----------------------------------------------------------------------------------------------

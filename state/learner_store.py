@@ -1,17 +1,18 @@
 """The learner's store: what it has learned and how far it has read, in one row and one transaction.
 
-One SQLite file with one row of MessagePack: the learner in plain numbers, the positions in `outcomes`, the version of
-the last model and whether it is known to be published. Never a pickle: any program can read it, none runs code from it.
+One SQLite file with one row of MessagePack: every learner in plain numbers, by the kind of its model, the positions in
+`outcomes`, the versions of the last models and whether all of them are known to be published. Never a pickle: any
+program can read it, none runs code from it.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     store = LearnerStore(Path(folder) / "learner.db")
-...     store.commit({"weights": {"pages": 0.5}}, {3: 17}, version=2)
+...     store.commit({"propensity": {"weights": {"pages": 0.5}}}, {3: 17}, {"propensity": 2})
 ...     store.close()
 ...     again = LearnerStore(Path(folder) / "learner.db")
-...     print(again.learner, again.positions, again.version, again.published)
+...     print(again.learners, again.positions, again.versions, again.unpublished)
 ...     again.close()
-{'weights': {'pages': 0.5}} {3: 17} 2 False
+{'propensity': {'weights': {'pages': 0.5}}} {3: 17} {'propensity': 2} {'propensity'}
 """
 
 import sqlite3
@@ -21,7 +22,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped] # it ships no types
 
-VERSION = 1
+VERSION = 2
 
 
 class LearnerStoreError(RuntimeError):
@@ -31,8 +32,9 @@ class LearnerStoreError(RuntimeError):
 class LearnerStore:
     """One connection, used by one thread.
 
-    `learner` is what was last committed (None at the beginning), `positions` the last offset learned of each partition,
-    `version` counts publications, `published` says whether that version is known to have reached the log.
+    `learners` is what was last committed, by kind of model, `positions` the last offset learned of each partition,
+    `versions` counts the publications of each kind, `unpublished` are the kinds whose last version is not known to have
+    reached the log.
     """
 
     def __init__(self, path: Path, sync: str = "normal") -> None:
@@ -42,10 +44,10 @@ class LearnerStore:
         self._db.execute(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
         self._db.execute("CREATE TABLE IF NOT EXISTS learner (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB, "
                          "published INTEGER)")
-        self.learner: dict[str, Any] | None = None
+        self.learners: dict[str, dict[str, Any]] = {}
         self.positions: dict[int, int] = {}
-        self.version = 0
-        self.published = True
+        self.versions: dict[str, int] = {}
+        self.unpublished: set[str] = set()
         row = self._db.execute("SELECT body, published FROM learner").fetchone()
         if row is not None:
             self._read(path, *row)
@@ -55,24 +57,33 @@ class LearnerStore:
             kept = msgpack.unpackb(body, strict_map_key=False)
         except (ValueError, msgpack.UnpackException) as wrong:
             raise LearnerStoreError(f"{path} is damaged: {wrong}") from wrong
+        if kept["v"] == 1:  # one learner alone, as before there were fifths; to go with release 1.0
+            kept = {"v": VERSION, "learners": {"propensity": kept["learner"]}, "positions": kept["positions"],
+                    "versions": {"propensity": kept["version"]}}
         if kept["v"] != VERSION:
             raise LearnerStoreError(f"{path} is of version {kept['v']}, this program reads version {VERSION}")
-        self.learner, self.positions = kept["learner"], kept["positions"]
-        self.version, self.published = kept["version"], bool(published)
+        self.learners, self.positions, self.versions = kept["learners"], kept["positions"], kept["versions"]
+        self.unpublished = set() if published else {kind for kind, version in self.versions.items() if version}
 
-    def commit(self, learner: Mapping[str, Any], positions: Mapping[int, int], version: int) -> None:
-        """Keep what was learned and how far, together. The model of `version` counts as unpublished until `note`."""
-        body = msgpack.packb({"v": VERSION, "learner": learner, "positions": dict(positions), "version": version})
-        self._db.execute("INSERT INTO learner VALUES (1, ?, 0) "
-                         "ON CONFLICT (id) DO UPDATE SET body = excluded.body, published = 0", (body,))
-        self.learner, self.positions = dict(learner), dict(positions)
-        self.version, self.published = version, False
+    def commit(self, learners: Mapping[str, Mapping[str, Any]], positions: Mapping[int, int],
+               versions: Mapping[str, int]) -> None:
+        """Keep what was learned and how far, together. A kind with a new version is unpublished until `note`."""
+        unpublished = self.unpublished | {
+            kind for kind, version in versions.items() if version != self.versions.get(kind, 0)}
+        body = msgpack.packb({"v": VERSION, "learners": {kind: dict(plain) for kind, plain in learners.items()},
+                              "positions": dict(positions), "versions": dict(versions)})
+        self._db.execute("INSERT INTO learner VALUES (1, ?, ?) "
+                         "ON CONFLICT (id) DO UPDATE SET body = excluded.body, published = excluded.published",
+                         (body, int(not unpublished)))
+        self.learners = {kind: dict(plain) for kind, plain in learners.items()}
+        self.positions, self.versions, self.unpublished = dict(positions), dict(versions), unpublished
 
-    def note(self, version: int) -> None:
-        """The model of this version has reached the log."""
-        if version == self.version:
-            self._db.execute("UPDATE learner SET published = 1 WHERE id = 1")
-            self.published = True
+    def note(self, kind: str, version: int) -> None:
+        """The model of this kind and version has reached the log."""
+        if version == self.versions.get(kind) and kind in self.unpublished:
+            self.unpublished.discard(kind)
+            if not self.unpublished:
+                self._db.execute("UPDATE learner SET published = 1 WHERE id = 1")
 
     def close(self) -> None:
         """Let go of the file."""

@@ -154,21 +154,34 @@ def test_the_hash_is_of_the_numbers_alone() -> None:
 def test_the_store_keeps_both_or_neither(tmp_path: Path) -> None:
     path = tmp_path / "learner.db"
     store = LearnerStore(path)
-    assert (store.learner, store.positions, store.version, store.published) == (None, {}, 0, True)
-    store.commit(learned(planted(30, seed=1)).plain(), {5: 30}, 1)
+    assert (store.learners, store.positions, store.versions, store.unpublished) == ({}, {}, {}, set())
+    store.commit({"propensity": learned(planted(30, seed=1)).plain()}, {5: 30}, {"propensity": 1})
     store.close()
     again = LearnerStore(path)
-    assert (again.positions, again.version, again.published) == ({5: 30}, 1, False)
-    assert Learner(again.learner).examples == 30  # type: ignore[arg-type] # plain numbers
-    again.note(1)
+    assert (again.positions, again.versions, again.unpublished) == ({5: 30}, {"propensity": 1}, {"propensity"})
+    assert Learner(again.learners["propensity"]).examples == 30  # type: ignore[arg-type] # plain numbers
+    again.note("propensity", 1)
     again.close()
     last = LearnerStore(path)
-    assert last.published
-    last.commit({"v": 2}, {}, 2)
+    assert not last.unpublished
+    last.commit({"propensity": {"v": 1}, "rfm": {"v": 1}}, {}, {"propensity": 1, "rfm": 1})
+    assert last.unpublished == {"rfm"}, "the other one is out already"
     last._db.execute("UPDATE learner SET body = x'c1'")
     last.close()
     with pytest.raises(LearnerStoreError):
         LearnerStore(path)
+
+
+def test_a_store_of_one_learner_becomes_one_of_several(tmp_path: Path) -> None:
+    path = tmp_path / "learner.db"
+    store = LearnerStore(path)
+    body = msgpack.packb({"v": 1, "learner": learned(planted(9, seed=1)).plain(), "positions": {5: 9}, "version": 3})
+    store._db.execute("INSERT INTO learner VALUES (1, ?, 1)", (body,))
+    store.close()
+    again = LearnerStore(path)
+    assert (again.positions, again.versions, again.unpublished) == ({5: 9}, {"propensity": 3}, set())
+    assert Learner(again.learners["propensity"]).examples == 9  # type: ignore[arg-type] # plain numbers
+    again.close()
 
 
 # -- a real shop's three hours -------------------------------------------------------------------------------------

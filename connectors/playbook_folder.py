@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from connectors import codes_file
+from connectors.codes_file import read_codes
 from domain.campaign import Campaign
 from domain.check import findings
 from domain.coupon import Pool
@@ -68,8 +70,9 @@ def load(folder: Path) -> Files:
         raise PlaybookError([Problem(str(folder), 0, "", f"has more than {MOST_FILES} files")])
     files: Files = {}
     for name, _, size, _ in before:
-        if size > LARGEST_FILE:
-            raise PlaybookError([Problem(name, 0, "", f"is larger than {LARGEST_FILE // 1024} kB")])
+        most = codes_file.LARGEST_FILE if name.startswith("codes/") else LARGEST_FILE
+        if size > most:
+            raise PlaybookError([Problem(name, 0, "", f"is larger than {most // 1024} kB")])
         try:
             files[name] = (folder / name).read_bytes()
         except FileNotFoundError:
@@ -116,9 +119,10 @@ def parse(files: Files) -> Playbook:
         elif folder == "templates":
             templates[name] = reading.text(path)
         elif folder == "codes":
-            continue
+            reading.codes(path)
         elif not folder and name != "shop.toml":
             reading.problems.append(Problem(path, 0, "", "has no meaning here: did you mean segments/ or campaigns/?"))
+    parts["coupons"] = reading.filled(parts["coupons"])
     playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates,
                         tuple(parts["workflows"]), tuple(parts["coupons"]))
     whole = {part: {one.name for one in found} for part, found in parts.items()}
@@ -137,6 +141,7 @@ class _Reading:
         self.files = files
         self.problems: list[Problem] = []
         self._texts: dict[str, str] = {}
+        self._codes: dict[str, tuple[str, ...]] = {}
 
     def text(self, path: str) -> str:
         try:
@@ -148,6 +153,22 @@ class _Reading:
             self.problems.append(Problem(path, 0, "", "should be text, has NUL characters"))
         self._texts[path] = text
         return text
+
+    def codes(self, path: str) -> None:
+        """The codes of one file, for the pool of the same name."""
+        codes, problems = read_codes(path, self.text(path))
+        self._codes[path[6:-4]] = codes
+        self.problems += problems
+        if f"coupons/{path[6:-4]}.toml" not in self.files:
+            self.problems.append(Problem(path, 0, "", f"belongs to no coupons: there is no coupons/{path[6:-4]}.toml"))
+
+    def filled(self, pools: list[Pool]) -> list[Pool]:
+        """The pools with the codes that their files list."""
+        for pool in pools:
+            if pool.codes and pool.name in self._codes:
+                self.problems.append(self.problem("coupons", pool.name, ("codes",),
+                                                  f"stands beside codes/{pool.name}.txt: choose one"))
+        return [msgspec.structs.replace(pool, codes=self._codes.get(pool.name, pool.codes)) for pool in pools]
 
     def toml(self, path: str, kind: type[Any], stem: str = "") -> Any:
         """One file as `kind`, or nothing. It is called what its file is called."""

@@ -56,6 +56,7 @@ def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = No
         found += [Finding("workflows", flow.name, path, text) for path, text in workflow(flow, known)]
     for pool in playbook.coupons:
         found += [Finding("coupons", pool.name, path, text) for path, text in _pool(pool, known)]
+    found += _codes(playbook.coupons)
     for name, source in sorted(playbook.templates.items()):
         found += [Finding("templates", name, (), text) for text in template(source, html=True)]
     if not known.broken.get("workflows"):
@@ -213,3 +214,18 @@ def _pool(pool: Pool, known: Known) -> Found:
         yield from known.pool_at(("not_with",), other)
         if other == pool.name:
             yield ("not_with",), "names itself; `once` says that a person gets only one"
+
+
+def _codes(pools: Iterable[Pool]) -> Iterator[Finding]:
+    """Codes that stand in two places: two people would be given the same one."""
+    seen: dict[str, str] = {}
+    for pool in pools:
+        twice: dict[str, str] = {}
+        for code in pool.codes:
+            other = seen.setdefault(code.upper(), pool.name)
+            if other != pool.name:
+                twice.setdefault(other, code)
+        if len({code.upper() for code in pool.codes}) < len(pool.codes):
+            yield Finding("coupons", pool.name, ("codes",), "lists a code twice (capitals make no difference)")
+        for other, code in twice.items():
+            yield Finding("coupons", pool.name, ("codes",), f'has a code that coupons/{other} has too: "{code}"')

@@ -17,8 +17,10 @@ from domain.event import Event
 from domain.letter import Letter
 from domain.workflow import Step, Workflow
 from operators.workflow_steps import NAME, Walk, arrive, due, over, stand
-from state import runs
+from state import feedback, runs
 from state.context import Context, Due, Happening, occasion_of
+from state.decisions import remember
+from state.exposures import released
 from state.person import MAX_RUNS, Person, Run
 from state.runs import ASKED, TIMER
 from state.view import known
@@ -191,15 +193,19 @@ def _end(walk: Walk, what: str, reason: str = "", held: tuple[str, ...] = ()) ->
 
 
 def _take_back(walk: Walk) -> None:
-    """The sends of this run that no browser has shown yet are not to be shown any more."""
+    """What this run said, and nobody has seen yet, is not to be said any more: in the browser, or by its channel."""
     person, context = walk.person, walk.context
-    for one in [one for one in person.reserved if one.workflow == walk.name and one.anonymous_id]:
-        person.reserved.remove(one)
-        person.timers.pop("reserved:" + one.action_id, None)
+    for one in [one for one in person.reserved if one.run == walk.name]:
+        written = feedback.find(person, one.action_id)
+        if written is not None:
+            walk.effects.append(feedback.withdraw(person, written, LEFT, context))
+            continue
+        released(person, one.action_id)
         walk.effects.append(Disarm(
             id=context.id(NAME), at=context.now, person=person.id, anonymous_id=one.anonymous_id,
             campaign=one.campaign, because=Because(trigger=occasion_of(walk.event), reason=LEFT,
                                                    playbook=context.rules.short, workflow=walk.run.workflow)))
+        remember(person, one.campaign, context.now, "disarm", LEFT, action_id=one.action_id)
 
 
 # -- entering --------------------------------------------------------------------------------------------------

@@ -113,7 +113,8 @@ def _show(person: Person, facts: Facts, proposal: Proposal, side: Side, said: Wo
             model=context.model.hash if context.model is not None else "", variant=said.prepared.variant,
             propensity=side.propensity, workflow=workflow))
     reserve(person, Reserved(
-        action.id, rule.name, action.not_after, anonymous_id, side.variant, side.propensity, workflow, key))
+        action.id, rule.name, action.not_after, anonymous_id, side.variant, side.propensity, workflow, key,
+        proposal.run))
     if rule.seconds and session is not None:
         session.sent.append(rule.name)
     remember(person, rule.name, now, "send", occasion, because(held), action.id)
@@ -122,9 +123,9 @@ def _show(person: Person, facts: Facts, proposal: Proposal, side: Side, said: Wo
 
 def _write(person: Person, facts: Facts, proposal: Proposal, side: Side, said: Words, context: Context) -> Message:
     rule = proposal.rule
-    message = write(person, facts, rule, side, said.content, context, proposal.run, proposal.occasion)
+    message = write(person, facts, rule, side, said.content, context, proposal.run, proposal.occasion, said.until)
     reserve(person, Reserved(message.id, rule.name, message.not_after, "", side.variant, side.propensity,
-                             message.workflow))
+                             message.workflow, run=proposal.run))
     remember(person, rule.name, context.now, "send", message.because.trigger, because(message.because.held), message.id)
     return message
 

@@ -24,7 +24,8 @@ class Said(msgspec.Struct, array_like=True, omit_defaults=True):
 class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
     """A send that was decided and not yet seen to be shown (or accepted); released when it expires.
 
-    `content_key` tells, of what fills a slot, whether it is what was there already.
+    `content_key` tells, of what fills a slot, whether it is what was there already; `run` names the way through the
+    `workflow` that asked for it.
     """
 
     action_id: str
@@ -35,6 +36,7 @@ class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
     propensity: float = 1.0
     workflow: str = ""
     content_key: str = ""
+    run: str = ""
 
 
 class Armed(msgspec.Struct, array_like=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from state.context import Context
-from state.experiments import GLOBAL_HOLDOUT, HOLDOUT, chance
+from state.experiments import HELD_OUT, chance
 from state.person import MAX_ASSIGNED, MAX_BEEN, Been, Person, Run
 from state.workflow_rules import StepRule, WorkflowRule
 
@@ -24,7 +24,7 @@ SEND, SENT, HELD = "send", "sent", "held"
 
 ASKED = frozenset((SEND, SENT, HELD))
 
-FINAL = frozenset((HOLDOUT, GLOBAL_HOLDOUT))
+FINAL = HELD_OUT
 """Reasons to hold that no patience outlasts."""
 
 PENDING = frozenset(("coupon_pending", "quiet_hours", "later"))

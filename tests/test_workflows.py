@@ -312,6 +312,26 @@ def test_what_was_sent_and_not_shown_is_taken_back_from_who_leaves() -> None:
     assert not ann.person.reserved
 
 
+def test_a_message_on_its_way_is_withdrawn_from_who_leaves_and_only_what_this_run_sent() -> None:
+    mail = {"mail": {**BY_WORKFLOW, "format": "email"}, "other": {"trigger": {"event": "Cart Viewed"}}}
+    ann = visitor({"send": "mail"}, {"wait": "1h"}, campaigns=mail, leaves_on=["Exit Intent"])
+    ann.does(0, "Identified", email="ann@example.com")
+    ann.does(1, "Cart Viewed")
+    assert [one.campaign for one in ann.person.reserved] == ["mail", "other"]
+    assert ways(ann) == [(1, "entered"), (1, "step step_1"), (1, "step step_2")]
+    ann.does(9, "Exit Intent")
+    assert [one.campaign for one in ann.person.reserved] == ["other"]
+    assert ann.person.written[-1].state == "held"
+
+
+def test_who_is_held_out_is_not_waited_for() -> None:
+    out = {"offer": {**BY_WORKFLOW, "holdout": 1.0}}
+    ann = visitor({"send": "offer", "patience": "1d", "otherwise": "no"}, {"exit": True}, {"id": "no", "goal": "no"},
+                  campaigns=out)
+    ann.does(0, "Cart Viewed")
+    assert ways(ann)[-2:] == [(0, "goal no"), (0, "finished no")]
+
+
 # -- bounds ----------------------------------------------------------------------------------------------------
 
 

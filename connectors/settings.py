@@ -38,6 +38,12 @@ def came_from(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> dic
     return origins
 
 
+def secret_of(settings: Settings) -> str:
+    """The signing secret: the one given, else the one kept in the data folder; empty when there is none yet."""
+    path = Path(settings.data) / "secret"
+    return settings.secret or (path.read_text().strip() if path.exists() else "")
+
+
 def with_secret(settings: Settings) -> Settings:
     """The settings with a signing secret: the one given, else one kept in the data folder (made when missing)."""
     if settings.secret:

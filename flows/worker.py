@@ -19,12 +19,13 @@ from connectors.log import Log, Reader
 from connectors.open_log import open_log
 from connectors.playbook_folder import Watcher
 from connectors.publisher import Publisher
+from connectors.settings import secret_of
 from domain import model as models
 from domain import playbook as playbooks
 from domain.failpoint import failpoint
 from domain.model import Model
 from domain.playbook import Playbook, succeed
-from domain.problem import PlaybookError
+from domain.problem import PlaybookError, Problem
 from domain.record import Record
 from domain.settings import Settings
 from domain.streams import MODELS, SHARD_INPUT
@@ -83,6 +84,7 @@ class Worker:
         self.publisher = Publisher(self.log, valkey.url(settings), settings.shop, clock)
         self.shards: dict[int, Shard] = {}
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.secret = secret_of(settings).encode()
         self.watcher = Watcher(Path(settings.playbook))
         self.rules = self._rules()
         self.model = pinned(settings) or self._last(PROPENSITY)
@@ -121,7 +123,13 @@ class Worker:
             except msgspec.ValidationError as strange:
                 logger.warning("the playbook that was live cannot be read any more; who is in a workflow that is no "
                                "longer there leaves it", because=str(strange))
-        return compile_rules(playbook)
+        rules = compile_rules(playbook)
+        made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
+        if made_up and not self.secret:
+            raise PlaybookError([Problem(
+                f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: set "
+                f"ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
+        return rules
 
     def _keep(self, rules: Rules) -> None:
         self.store.keep("playbook", rules.hash, rules.source)
@@ -136,7 +144,7 @@ class Worker:
         hot = max(100, self.settings.hot_persons // max(1, len(self.shards) + len(fresh)))
         for partition in fresh:
             self.shards[partition] = Shard(
-                partition, self.store, self.steps, self.settings.partitions, hot, self.tally)
+                partition, self.store, self.steps, self.settings.partitions, hot, self.tally, self.secret)
             self._look_ahead(partition)
             self._sweeping[partition] = None
         self.publisher.send(self.store.outbox())
@@ -270,7 +278,11 @@ class Worker:
         """Swap the playbook whole, between two batches, when the folder has changed; a broken one is not taken."""
         changed = self.watcher.poll(time.monotonic())
         if changed is not None:
-            self.rules = self._succeeding(succeed(self.rules.playbook, changed))
+            try:
+                self.rules = self._succeeding(succeed(self.rules.playbook, changed))
+            except PlaybookError as wrong:
+                logger.warning("the playbook cannot be used here, the last good one stays live", problems=str(wrong))
+                return
             self._keep(self.rules)
             self._sweeping.update(dict.fromkeys(self.shards))
             logger.info("playbook", version=self.rules.hash[:12])

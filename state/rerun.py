@@ -29,13 +29,15 @@ def rerun(
     partitions: int,
     rules_of: Callable[[str], Rules],
     model_of: Callable[[str], Model | None],
+    secret: bytes = b"",
 ) -> list[Row]:
     """Apply the turns to `store` (an empty one); returns every effect, in order.
 
     `fetch(place, first, last)` reads the log; `rules_of` and `model_of` find playbooks and models by their hash.
+    `secret` is the shop's: codes of coupons that are made up are made from it.
     """
     store.claim([partition], "rerun")
-    shard = Shard(partition, store, steps, partitions, hot=10_000)
+    shard = Shard(partition, store, steps, partitions, hot=10_000, secret=secret)
     rows: list[Row] = []
     for turn in turns:
         records: list[Record] = []

@@ -127,8 +127,8 @@ class Worker:
         made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
         if made_up and not self.secret:
             raise PlaybookError([Problem(
-                f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: set "
-                f"ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
+                f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
+                f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
         return rules
 
     def _keep(self, rules: Rules) -> None:

@@ -139,7 +139,10 @@ REASONS = {
     "codes_changed": "codes that were given out are no longer in codes/, or the shop's secret is another one",
     "no_coupon": "there are no such coupons in the playbook",
     "recorded_days": "recorded days are being read: no code is spent on them",
-    "stale": "it was decided too late to be shown (an outage, a backlog)",
+    "stale": "it was decided too late to be shown, or sent (an outage, a backlog)",
+    "no_channel": "nobody sends messages of this kind (the setting `channels`)",
+    "bounced": "the message came back",
+    "held": "whoever sends messages of this kind did not send it, and did not say why",
 }
 
 PARTS: tuple[tuple[str, str, tuple[type[msgspec.Struct], ...]], ...] = (

@@ -26,8 +26,6 @@ from state.rules import CampaignRule, Rules
 __all__ = ["reachable", "write"]
 
 NAME = "respect_limits"
-VALID_FOR = 86_400_000
-"""How long a message may be sent after it was decided (ms), where the campaign does not say."""
 MAX_CONTEXT = 8_000
 """Bytes of JSON that the values in a message may have; what is more is left out, the last names first."""
 MAX_ITEMS = 20
@@ -44,13 +42,14 @@ class Side(Protocol):
 
 
 def write(person: Person, facts: Facts, rule: CampaignRule, side: Side, content: Content, context: Context,
-          run: str = "", occasion: str = "") -> Message:
+          run: str = "", occasion: str = "", until: int = 0) -> Message:
     """The message of a campaign to one person, noted with the person as sent.
 
     `content` are the rendered words, `run` names the way through a workflow that asked for it, `occasion` what came
-    earlier and is decided only now. The caller reserves the place under the limits, until `not_after`.
+    earlier and is decided only now, `until` when it must have gone out (ms; else the campaign says so). The caller
+    reserves the place under the limits, until `not_after`.
     """
-    rules, now, campaign = context.rules, context.now, rule.campaign
+    rules, now = context.rules, context.now
     held, failed = rule.explain(person, facts, now)
     gone = person.runs.get(run) if run else None
     workflow = gone.workflow if gone is not None else ""
@@ -58,7 +57,7 @@ def write(person: Person, facts: Facts, rule: CampaignRule, side: Side, content:
     message = Message(
         id=context.id(NAME), at=now, person=person.id, channel=channel, campaign=rule.name,
         content_key=content_key(rule, side.variant, rules), not_before=now,
-        not_after=now + (rule.valid_for if campaign.valid_for else VALID_FOR), variant=side.variant,
+        not_after=until or now + rule.valid_for, variant=side.variant,
         purpose=rule.purpose, addresses=addresses(person, facts), consent=consent(facts, channel, rule.purpose, rules),
         content=content, context=bounded(values_of(prepared, person, facts, rules)),
         language=facts.locale, timezone=facts.timezone or rules.shop.timezone, workflow=workflow,

@@ -15,6 +15,8 @@ import msgspec
 from domain.action import Action, Arm, Disarm, Hold, Move, Progress, Send, subject
 from domain.event import Context as About
 from domain.event import Identify, Page, Seen, Track
+from domain.message import Message
+from domain.outcome import Outcome
 from domain.playbook import Playbook
 from operators import advance_workflows, choose_actions, fold_profile, match_segments, respect_limits
 from state import codec
@@ -29,21 +31,26 @@ STEPS = (fold_profile.step, match_segments.step, advance_workflows.step, choose_
 class Visitor:
     """Times are ms after T0."""
 
-    def __init__(self, playbook: Playbook, name: str = "x", country: str = "IT", device: str = "desktop") -> None:
+    def __init__(self, playbook: Playbook, name: str = "x", country: str = "IT", device: str = "desktop",
+                 timezone: str = "Europe/Rome") -> None:
         self.context = Context(0, compile_rules(playbook))
         self.person = Person(id=f"a:{name}")
-        self.name, self.country, self.device = name, country, device
+        self.name, self.country, self.device, self.timezone = name, country, device, timezone
         self.actions: list[Action] = []
+        self.messages: list[Message] = []
+        self.outcomes: list[Outcome] = []
         self.now = 0
         self.fired: list[tuple[int, str]] = []
         self.after: Callable[[], None] = lambda: None
+        self.late = 0
+        """How long before it is told the next happening was (ms)."""
         self._n = 0
 
     def does(self, at: int, name: str, /, **properties: Any) -> list[Action]:
         """Something happens at `at`; what was decided then (timers before it included)."""
         began = len(self.actions)
         self._fire(T0 + at)
-        about = About(attimo=Seen(country=self.country, device=self.device), timezone="Europe/Rome")
+        about = About(attimo=Seen(country=self.country, device=self.device), timezone=self.timezone)
         common: dict[str, Any] = {"anonymous_id": self.name, "context": about}
         event: Any
         if name == "Page Viewed":
@@ -89,10 +96,12 @@ class Visitor:
     def _run(self, origin: str, now: int, event: Any) -> None:
         assert now >= self.now, "time runs forward"
         self.now = now
-        self.context.begin(origin, now, now)
+        self.context.begin(origin, now, now if isinstance(event, Due) else now - self.late)
         for step in STEPS:
-            self.actions += [effect for effect in step(self.person, event, self.context)
-                             if isinstance(effect, (Send, Arm, Disarm, Hold, Move, Progress))]
+            effects = step(self.person, event, self.context)
+            self.actions += [one for one in effects if isinstance(one, (Send, Arm, Disarm, Hold, Move, Progress))]
+            self.messages += [one for one in effects if isinstance(one, Message)]
+            self.outcomes += [one for one in effects if isinstance(one, Outcome)]
         self.after()
 
 

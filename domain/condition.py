@@ -25,6 +25,8 @@ Field = Annotated[str, Meta(min_length=1, max_length=64)]
 MOST_REMEMBERED = 100
 """Times of one kind of event that are remembered of a person, the newest, for counts and sums within a time."""
 Few = Annotated[int, Meta(ge=1, le=MOST_REMEMBERED)]
+MOST_SHOWN = 50
+"""Times that one campaign was said to a person that are remembered, the newest."""
 
 BANDS = ("likely_buyers", "undecided", "unlikely")
 """Segments that nobody declares: the engine learns who belongs to them."""
@@ -49,7 +51,7 @@ Values = Annotated[dict[Field, Value | Annotated[tuple[Value, ...], Meta(max_len
 
 
 class Sum(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A number in each of the events, added up."""
+    """A number in each of the events, added up as it stands there, to three decimals; what is no number is 0."""
 
     of: Annotated[Field, Meta(description="the property with the number: `total`, `value`, `quantity`, …")]
     at_least: Annotated[float | None, Meta(description="together this or more")] = None
@@ -60,12 +62,14 @@ class Did(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """Something the person did, ever or within a time that ends now.
 
     Of what has `where`, `sum`, `after`, `before`, or `within` beside a count, the newest 100 times are remembered.
+    After (or before) something that never happened there is nothing. `where` does not look into lists of products.
     """
 
     event: Annotated[Text, Meta(description='the event, such as "Product Viewed" or "Order Completed"')]
     where: Annotated[Values, Meta(description='only those with these properties: { category = "mugs" }')] = {}
     at_least: Annotated[Whole, Meta(description="how many times")] = 1
-    within: Annotated[Duration | None, Meta(description="counting only those less than this long ago")] = None
+    within: Annotated[
+        Duration | None, Meta(description="counting, and summing, only those less than this long ago")] = None
     sum: Annotated[Sum | None, Meta(description="and what a number in them comes to")] = None
     last_before: Annotated[Duration | None, Meta(description="the last time is at least this long ago")] = None
     first_within: Annotated[Duration | None, Meta(description="the first time is less than this long ago")] = None
@@ -76,7 +80,7 @@ class Did(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class Sequence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Things done one after another, with whatever else between them."""
+    """Things done one after another, with whatever else between them. What was done once in this order stays done."""
 
     steps: Annotated[tuple[Text | Did, ...],
                      Meta(min_length=2, max_length=6, description='events in this order: ["Product Viewed", '
@@ -204,14 +208,14 @@ class Holds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """A coupon of theirs that is still good: offered, neither used nor expired."""
 
     pool: Annotated[Texts, Meta(description="from coupons/NAME.toml (of a list: from any)")]
-    ends_within: Annotated[Duration | None, Meta(description="it expires in less than this")] = None
+    ends_within: Annotated[Duration | None, Meta(description="it expires in this time or less")] = None
 
 
 class WasSaid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What we have told them: a campaign that was shown, or a message that was accepted for delivery."""
 
     campaign: Annotated[Texts, Meta(description="the campaign (of a list: any)")]
-    at_least: Annotated[Few, Meta(description="how many times, within the time if one is given")] = 1
+    at_least: Annotated[Few, Meta(description="how many times; within a time at most 50, so many are remembered")] = 1
     within: Annotated[Duration | None, Meta(description="counting only what is less than this long ago")] = None
 
 

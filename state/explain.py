@@ -70,7 +70,8 @@ def _who(person: Person, currency: str) -> Iterator[str]:
     yield f"{person.id}  ({kind})" + ("  marked as a robot" if person.bot else "")
     if joined := [name for name, link in person.links.items() if link.state == "joined"]:
         yield "  also known as   " + ", ".join(joined)
-    yield f"  first seen      {moment(facts.first_seen)}   last seen {moment(facts.last_seen)} (UTC)"
+    last = f"{moment(facts.last_seen)} (UTC)" if facts.last_seen else "never: only told of"
+    yield f"  first seen      {moment(facts.first_seen)}   last seen {last}"
     about = [word for word in (facts.device, facts.country, facts.locale, facts.timezone) if word]
     if about:
         yield "  from            " + ", ".join(about)

@@ -2,7 +2,7 @@
 
 from operator import attrgetter
 
-from domain.condition import Holds, Orders, WasSaid
+from domain.condition import MOST_SHOWN, Holds, Orders, WasSaid
 from domain.duration import parse, say
 from domain.money import to_major, to_minor
 from domain.shop import Shop
@@ -98,7 +98,9 @@ def holds_coupon(part: Holds) -> Leaf:
 
 
 def was_said(part: WasSaid) -> Leaf:
-    """We told them one of these campaigns so often, ever or lately."""
+    """We told them one of these campaigns so often, ever or lately. ValueError for more times than are remembered."""
+    if part.within is not None and part.at_least > MOST_SHOWN:
+        raise ValueError(f"the newest {MOST_SHOWN} times are remembered: at_least = {part.at_least} is more")
     campaigns, least = texts(part.campaign), part.at_least
     window = parse(part.within) if part.within is not None else None
     needs = tuple("said:" + name for name in campaigns)

@@ -1,124 +1,83 @@
-"""Conditions read naively: random people, random conditions, and what the words say about them."""
+"""Conditions read naively: what the words say, asked from scratch of everything that ever happened to somebody.
+
+Nothing here counts, indexes or remembers: each question goes through the whole past again.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
 
-from hypothesis import strategies as st
-
-from domain.shop import Consent, Shop
-from state.person import Cart, CartItem, Count, Facts, Person, Session, Source, Trait
+from state.addresses import mark
+from state.person import Cart, Facts, Person, Session
+from state.view import known
 
 T0 = 1_700_000_000_000
-SHOP = Shop(consent=Consent(default="denied", purposes={"marketing": "granted"}))
-EVENTS = ("Product Viewed", "Order Completed")
-UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000}
+UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+STAGES = ("looking", "buying")
+REPORTED = ("Identified", "Consent Updated", "Offer Shown", "Signed Out")
+"""What somebody else tells about a person: they were not here for it."""
 
-# -- people and conditions -----------------------------------------------------------------------------------------
-
-moments = st.integers(0, 400).map(lambda n: T0 + n * 500)
-durations = st.sampled_from(["1s", "30s", "1m", "90s"])
-
-sessions = st.none() | st.builds(
-    Session, id=st.just("s"), started_at=moments, last_at=moments, first_visit=st.booleans(), pages=st.integers(0, 4),
-    products=st.integers(0, 3), searches=st.integers(0, 2), landing_page=st.sampled_from(["", "/sale/x", "/home"]),
-    referrer=st.sampled_from(["", "https://a.example"]), source=st.sampled_from(["", "ads", "mail"]),
-    device=st.sampled_from(["", "mobile"]), country=st.sampled_from(["", "CA"]))
-items = st.builds(CartItem, quantity=st.integers(1, 3), price=st.integers(0, 3000), category=st.sampled_from(["", "a"]))
-carts = st.none() | st.builds(
-    Cart, items=st.dictionaries(st.sampled_from(["p", "q"]), items, max_size=2), created_at=moments, updated_at=moments)
-traits = st.dictionaries(st.sampled_from(["plan", "vip"]), st.builds(
-    Trait, at=moments, value=st.sampled_from(["gold", True, 1, 1.0, None])), max_size=2)
-knowledge = st.builds(
-    Facts, counts=st.dictionaries(st.sampled_from(EVENTS), st.builds(
-        Count, n=st.integers(1, 4), first_at=moments, last_at=moments)),
-    order_count=st.integers(0, 3), revenue=st.integers(0, 9000), last_order_at=st.just(0) | moments, traits=traits,
-    country=st.sampled_from(["", "CA", "IT"]), device=st.sampled_from(["", "desktop"]),
-    locale=st.sampled_from(["", "fr-CA", "fr", "en_US"]),
-    last_source=st.none() | st.builds(Source, source=st.sampled_from(["ads", "mail"])),
-    consent=st.dictionaries(st.sampled_from(["marketing", "profiling"]), st.builds(
-        Trait, at=moments, value=st.booleans()), max_size=2))
+GROUPS = {  # by recency, then by what they are worth (1 to 5)
+    5: ("promising", "promising", "promising", "champions", "champions"),
+    4: ("promising", "promising", "promising", "champions", "champions"),
+    3: ("hibernating", "needs_attention", "needs_attention", "loyal", "loyal"),
+    2: ("hibernating", "hibernating", "at_risk", "at_risk", "at_risk"),
+    1: ("lost", "lost", "lost", "at_risk", "at_risk"),
+}
 
 
-@st.composite
-def people(draw: st.DrawFn) -> Person:
-    return Person(
-        id="a:x", facets={"a:x": draw(knowledge)}, session=draw(sessions), cart=draw(carts),
-        segments=dict.fromkeys(draw(st.sets(st.sampled_from(["one", "two"]))), T0),
-        score=draw(st.none() | st.sampled_from([0.1, 0.5, 0.9])), band=draw(st.sampled_from(["", "undecided"])))
+class Happened(NamedTuple):
+    """Something they did: its event time in ms, and under which of their ids."""
+
+    name: str
+    properties: dict[str, Any]
+    at: int
+    under: str = "mine"
 
 
-def some(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries({}, optional=fields).filter(bool)
+Past = list[Happened]
 
 
-def one_or_more(values: list[str]) -> st.SearchStrategy[Any]:
-    return st.sampled_from(values) | st.lists(st.sampled_from(values), min_size=1, max_size=2)
-
-
-dids = st.fixed_dictionaries({"event": st.sampled_from(EVENTS)}, optional={"within": durations}) | \
-    st.fixed_dictionaries({"event": st.sampled_from(EVENTS), "at_least": st.integers(1, 4)})
-leaves = some(
-    did=dids | st.lists(dids, min_size=1, max_size=2), did_not=dids | st.lists(dids, min_size=1, max_size=2),
-    has=some(country=one_or_more(["CA", "IT"]), device=one_or_more(["mobile", "desktop"]),
-             language=one_or_more(["fr", "en-us", "fr-CA"]), source=one_or_more(["ads", "mail"]),
-             consent=one_or_more(["marketing", "profiling"]),
-             trait=st.fixed_dictionaries({}, optional={"plan": st.sampled_from(["gold", True]),
-                                                       "vip": st.sampled_from([True, 1, [1.0, "gold"]])}).filter(bool)),
-    session=some(pages_at_least=st.integers(1, 4), seconds_at_least=st.sampled_from([1, 30, 90]),
-                 products_at_least=st.integers(1, 3), searches_at_least=st.integers(1, 2), first_visit=st.booleans(),
-                 landing_page_contains=one_or_more(["sale", "home"]), referrer_contains=st.just("a.ex"),
-                 source=one_or_more(["ads", "mail"])),
-    cart=some(items_at_least=st.integers(1, 4), value_at_least=st.sampled_from([0, 10, 29.99]),
-              value_below=st.sampled_from([10, 30]), empty=st.booleans(), contains_category=one_or_more(["a", "b"]),
-              contains_product=one_or_more(["p", "z"]), older_than=durations, untouched_for=durations),
-    orders=some(count_at_least=st.integers(1, 3), count_is=st.integers(0, 3), value_at_least=st.sampled_from([0, 50]),
-                value_below=st.sampled_from([50, 90]), last_within=durations, last_before=durations),
-    score=some(at_least=st.sampled_from([0.1, 0.5]), below=st.sampled_from([0.5, 0.95]),
-               band=st.sampled_from(["undecided", "unlikely"])),
-    in_segment=one_or_more(["one", "two", "undecided"]))
-
-
-@st.composite
-def trees(draw: st.DrawFn, depth: int = 0) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["leaf", "leaf", "all", "any", "not"] if depth < 3 else ["leaf"]))
-    if kind == "leaf":
-        return draw(leaves)
-    if kind == "not":
-        return {"not": draw(trees(depth + 1))}
-    return {kind: [draw(trees(depth + 1)) for _ in range(draw(st.integers(1, 3)))]}
-
-
-conditions = trees()
-
-# -- the naive reading ---------------------------------------------------------------------------------------------
-
-
-def naive(c: dict[str, Any], p: Person, now: int) -> bool:
+def naive(c: dict[str, Any], p: Person, now: int, past: Past) -> bool:
     """What the words say, read one after the other."""
-    f, s, cart = p.own(), p.session, p.cart
+    f, s, cart = known(p), p.session, p.cart
     answers: list[bool] = []
     for word, what in c.items():
         if word == "all":
-            answers.append(all(naive(one, p, now) for one in what))
+            answers.append(all(naive(one, p, now, past) for one in what))
         elif word == "any":
-            answers.append(any(naive(one, p, now) for one in what))
+            answers.append(any(naive(one, p, now, past) for one in what))
         elif word == "not":
-            answers.append(not naive(what, p, now))
+            answers.append(not naive(what, p, now, past))
         elif word in ("did", "did_not"):
-            answers += [did(one, f, now) is (word == "did") for one in many(what)]
+            answers += [did(one, past, now) is (word == "did") for one in many(what)]
+        elif word == "sequence":
+            answers.append(sequence(what, past, now))
         elif word == "has":
-            answers += [has(field, value, p) for field, value in what.items()]
+            answers += [has(field, value, p, f, past, now) for field, value in what.items()]
         elif word == "session":
             answers += [s is not None and visit(field, value, s, now) for field, value in what.items()]
         elif word == "cart":
             answers += [in_cart(field, value, cart, now) for field, value in what.items()]
         elif word == "orders":
             answers += [orders(field, value, f, now) for field, value in what.items()]
+        elif word == "rfm":
+            answers += [rfm(field, value, p.rfm) for field, value in what.items()]
+        elif word == "funnel":
+            answers += [any("funnel_" + one in p.segments for one in (
+                many(value) if field == "stage" else STAGES[STAGES.index(value):])) for field, value in what.items()]
         elif word == "score":
             answers += [p.band == value if field == "band" else p.score is not None and
                         (p.score >= value if field == "at_least" else p.score < value)
                         for field, value in what.items()]
+        elif word == "holds_coupon":
+            answers.append(any(
+                one.pool in many(what["pool"]) and one.state == "reserved" and one.until > now
+                and ("ends_within" not in what or one.until - now <= ms(what["ends_within"])) for one in p.coupons))
+        elif word == "was_said":
+            answers.append(any(told(what, name, p, now) for name in many(what["campaign"])))
         else:
+            assert word == "in_segment"
             answers.append(any(name in p.segments or p.band == name for name in many(what)))
     return all(answers)
 
@@ -131,17 +90,90 @@ def ms(text: str) -> int:
     return int(text[:-1]) * UNITS[text[-1]]
 
 
-def did(one: dict[str, Any], f: Facts, now: int) -> bool:
-    count = f.counts.get(one["event"])
-    if count is None:
+# -- what they did -------------------------------------------------------------------------------------------------
+
+
+def did(one: dict[str, Any], past: Past, now: int) -> bool:
+    mine = sorted((h for h in past if h.name == one["event"] and fits(h.properties, one.get("where", {}))),
+                  key=lambda h: h.at)
+    for word in ("after", "before"):
+        if word in one:
+            last = max((h.at for h in past if h.name == one[word]), default=None)
+            mine = [h for h in mine if last is not None and (h.at > last if word == "after" else h.at < last)]
+    lately = [h for h in mine if "within" not in one or now - h.at < ms(one["within"])]
+    if len(lately) < one.get("at_least", 1):
         return False
-    if "within" in one:
-        return now - count.last_at < ms(one["within"])
-    return count.n >= int(one.get("at_least", 1))
+    if "sum" in one:
+        total = sum((amount(h.properties.get(one["sum"]["of"])) for h in lately), Decimal(0))
+        if "at_least" in one["sum"] and total < Decimal(str(one["sum"]["at_least"])):
+            return False
+        if "below" in one["sum"] and total >= Decimal(str(one["sum"]["below"])):
+            return False
+    if "last_before" in one and now - mine[-1].at < ms(one["last_before"]):
+        return False
+    return "first_within" not in one or now - mine[0].at < ms(one["first_within"])
 
 
-def has(field: str, value: Any, p: Person) -> bool:
-    f, s = p.own(), p.session
+def sequence(one: dict[str, Any], past: Past, now: int) -> bool:
+    steps = [step if isinstance(step, dict) else {"event": step} for step in one["steps"]]
+    rows = [[h.at for h in past if h.name == step["event"] and fits(h.properties, step.get("where", {}))]
+            for step in steps]
+    return any(
+        ("within" not in one or last - first < ms(one["within"]))
+        and ("last_within" not in one or now - last < ms(one["last_within"]))
+        for first in rows[0] for last in ends(first, rows[1:]))
+
+
+def ends(at: int, rows: list[list[int]]) -> set[int]:
+    """Where going on from `at` through these rows, always later, can end."""
+    if not rows:
+        return {at}
+    return {end for later in rows[0] if later > at for end in ends(later, rows[1:])}
+
+
+def amount(value: Any) -> Decimal:
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return Decimal(0)
+
+
+def fits(properties: dict[str, Any], where: dict[str, Any]) -> bool:
+    return all(accepted(properties.get(name), wanted) for name, wanted in where.items())
+
+
+def accepted(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, dict):
+        return value is not None and any(same(value, one) for one in many(wanted))
+    number = None if isinstance(value, bool) or value is None or value in ("", "many") else value
+    answers: dict[str, Callable[[Any], bool]] = {
+        "known": lambda w: (value not in (None, "")) is w,
+        "is_not": lambda w: value is None or not any(same(value, one) for one in many(w)),
+        "at_least": lambda w: number is not None and is_number(number) and float(number) >= w,
+        "below": lambda w: number is not None and is_number(number) and float(number) < w,
+        "contains": lambda w: isinstance(value, str) and any(one.lower() in value.lower() for one in many(w)),
+        "begins_with": lambda w: isinstance(value, str) and any(value.startswith(one) for one in many(w)),
+    }
+    return all(answers[word](w) for word, w in wanted.items())
+
+
+def is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def same(have: Any, wanted: Any) -> bool:
+    return isinstance(have, bool) == isinstance(wanted, bool) and bool(have == wanted)
+
+
+# -- what is known -------------------------------------------------------------------------------------------------
+
+
+def has(field: str, value: Any, p: Person, f: Facts, past: Past, now: int) -> bool:
+    s = p.session
     if field == "country":
         return ((s.country if s else "") or f.country) in many(value)
     if field == "device":
@@ -149,27 +181,68 @@ def has(field: str, value: Any, p: Person) -> bool:
     if field == "language":
         locale = f.locale.lower().replace("_", "-")
         return any(locale == one.lower() or locale.split("-")[0] == one.lower() for one in many(value))
-    if field == "source":
-        return f.last_source is not None and f.last_source.source in many(value)
+    if field in ("source", "medium", "campaign"):
+        return f.last_source is not None and getattr(f.last_source, field) in many(value)
+    if field == "first_source":
+        return f.first_source is not None and f.first_source.source in many(value)
     if field == "consent":
         return any(bool(f.consent[one].value) if one in f.consent else one == "marketing" for one in many(value))
-    return all(name in f.traits and any(same(f.traits[name].value, one) for one in many(wanted))
-               for name, wanted in value.items())
+    if field == "address":
+        return any(reached(kind, p, f) for kind in many(value))
+    if field == "visits_at_least":
+        return bool(f.sessions >= value)
+    if field == "known":
+        return p.id.startswith("u:") is value
+    if field == "first_seen_within":
+        return bool(past) and now - min(h.at for h in past) < ms(value)
+    if field == "last_seen_before":
+        here = [h.at for h in past if h.name not in REPORTED]
+        return bool(here) and now - max(here) >= ms(value)
+    assert field == "trait"
+    return all(accepted(f.traits[name].value if name in f.traits else None, wanted) for name, wanted in value.items())
 
 
-def same(have: Any, wanted: Any) -> bool:
-    return isinstance(have, bool) == isinstance(wanted, bool) and bool(have == wanted)
+def reached(kind: str, p: Person, f: Facts) -> bool:
+    name = "push_token" if kind == "push" else kind
+    value = str(f.traits[name].value) if name in f.traits else ""
+    looks = {"email": "@" in value, "phone": value.startswith("+39"), "push": len(value) >= 16}[kind]
+    channel = {"email": "email", "phone": "sms", "push": "push"}[kind]
+    return looks and f"{channel}:{mark(value)}" not in p.unreachable
+
+
+def rfm(field: str, value: Any, cell: str) -> bool:
+    if not cell:
+        return False
+    r, f, m = (int(digit) for digit in cell)
+    if field == "group":
+        group = GROUPS[r][-((-f - m) // 2) - 1]
+        if r >= 4:
+            group = "new_customers" if f == 1 else "loyal" if group == "promising" and f > 2 else group
+        return group in many(value)
+    name, _, bound = field.partition("_at_")
+    digit = {"recency": r, "frequency": f, "money": m}[name]
+    return bool(digit >= value if bound == "least" else digit <= value)
+
+
+def told(what: dict[str, Any], name: str, p: Person, now: int) -> bool:
+    said = p.said.get(name)
+    if said is None:
+        return False
+    often = said.total
+    if "within" in what:
+        often = len([at for at in said.times if now - at < ms(what["within"])])
+    return bool(often >= what.get("at_least", 1))
 
 
 def visit(field: str, value: Any, s: Session, now: int) -> bool:
     if field == "seconds_at_least":
         return now - s.started_at >= int(value) * 1000
-    if field == "first_visit":
-        return s.first_visit is value
+    if field in ("first_visit", "ordered"):
+        return getattr(s, field) is value
     if field.endswith("_contains"):
         return any(one in getattr(s, field.removesuffix("_contains")) for one in many(value))
-    if field == "source":
-        return s.source in many(value)
+    if field in ("source", "medium", "campaign"):
+        return getattr(s, field) in many(value)
     return bool(getattr(s, field.removesuffix("_at_least")) >= value)
 
 
@@ -193,6 +266,7 @@ def in_cart(field: str, value: Any, cart: Cart | None, now: int) -> bool:
 
 
 def orders(field: str, value: Any, f: Facts, now: int) -> bool:
+    good = [order for order in f.orders if not order.cancelled]
     answers: dict[str, Callable[[], bool]] = {
         "count_at_least": lambda: f.order_count >= value,
         "count_is": lambda: f.order_count == value,
@@ -200,5 +274,7 @@ def orders(field: str, value: Any, f: Facts, now: int) -> bool:
         "value_below": lambda: f.revenue < value * 100,
         "last_within": lambda: f.last_order_at > 0 and now - f.last_order_at < ms(value),
         "last_before": lambda: f.last_order_at > 0 and now - f.last_order_at >= ms(value),
+        "contains_product": lambda: any(one in order.products for order in good for one in many(value)),
+        "contains_category": lambda: any(one in order.categories for order in good for one in many(value)),
     }
     return answers[field]()

@@ -4,44 +4,49 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 
 from domain.condition import Condition
-from state.conditions import compile_condition
+from state.conditions import Compiled, compile_condition
 from state.person import Cart, CartItem, Count, Facts, Person, Session
-from tests.naive import SHOP, T0, conditions, moments, naive, people
+from tests.arbitrary import SHOP, conditions, moments, past_of, people, remembering, timed_leaves, turning_points
+from tests.naive import T0, naive
 
 # -- laws ----------------------------------------------------------------------------------------------------------
+
+
+def ready(plain: Any, person: Person) -> tuple[Compiled, Facts]:
+    """The condition compiled, and what is known of the person with the traces it needs."""
+    return compile_condition(msgspec.convert(plain, Condition), SHOP), remembering(person, plain)
 
 
 @given(conditions, people(), moments)
 @settings(max_examples=400, deadline=None)
 def test_the_closures_say_what_the_words_say(plain: Any, person: Any, now: Any) -> None:
-    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
-    assert compiled.holds(person, person.own(), now) == naive(plain, person, now)
+    compiled, facts = ready(plain, person)
+    assert compiled.holds(person, facts, now) == naive(plain, person, now, past_of(person))
 
 
 @given(conditions, people(), moments)
 @settings(max_examples=400, deadline=None)
-@example({"session": {"seconds_at_least": 30}}, Person(id="a:x", session=Session("s", T0, T0)), T0 + 1)
 def test_nothing_changes_by_time_alone_before_it_was_foretold(plain: Any, person: Any, now: Any) -> None:
-    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
-    facts, end = person.own(), T0 + 500_000
+    compiled, facts = ready(plain, person)
     change = compiled.next_change(person, facts, now)
     assert change is None or change > now
-    before = naive(plain, person, now)
-    for moment in range(now + 500, min(change or end, end), 500):
-        assert naive(plain, person, moment) == before, f"changed at {moment - T0}, foretold {change}"
+    before = naive(plain, person, now, past_of(person))
+    for moment in turning_points(person):
+        if now < moment and (change is None or moment < change):
+            assert naive(plain, person, moment, past_of(person)) == before, f"at {moment - T0}, foretold {change}"
     if change is not None:
-        assert naive(plain, person, change - 1) == before
+        assert naive(plain, person, change - 1, past_of(person)) == before
 
 
 @given(conditions, people(), moments)
 @settings(max_examples=200, deadline=None)
 def test_following_what_was_foretold_visits_every_change(plain: Any, person: Any, now: Any) -> None:
-    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
-    facts, visited, at = person.own(), [], now
-    for _ in range(50):
+    compiled, facts = ready(plain, person)
+    visited, at = [], now
+    for _ in range(400):
         change = compiled.next_change(person, facts, at)
         if change is None:
             break
@@ -49,18 +54,26 @@ def test_following_what_was_foretold_visits_every_change(plain: Any, person: Any
         at = change
     else:
         raise AssertionError("it never comes to rest")
-    truth = naive(plain, person, now)
-    for moment in range(now, T0 + 500_000, 500):
-        if naive(plain, person, moment) != truth:
+    truth = naive(plain, person, now, past_of(person))
+    for moment in turning_points(person):
+        if moment > now and naive(plain, person, moment, past_of(person)) != truth:
             truth = not truth
             assert moment in visited
+
+
+@given(timed_leaves, people(), moments)
+@settings(max_examples=200, deadline=None)
+def test_of_one_statement_every_moment_that_is_foretold_turns_it(plain: Any, person: Any, now: Any) -> None:
+    compiled, facts = ready(plain, person)
+    change = compiled.next_change(person, facts, now)
+    if change is not None:
+        assert compiled.holds(person, facts, change) != compiled.holds(person, facts, change - 1)
 
 
 @given(conditions, people(), moments)
 @settings(max_examples=200, deadline=None)
 def test_an_explanation_gives_what_held_or_what_failed(plain: Any, person: Any, now: Any) -> None:
-    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
-    facts = person.own()
+    compiled, facts = ready(plain, person)
     held, failed = compiled.explain(person, facts, now)
     if compiled.holds(person, facts, now):
         assert held
@@ -110,7 +123,7 @@ def test_of_alternatives_only_the_ones_that_held_are_a_reason() -> None:
     {"sequence": {"steps": ["X", {"event": "Y", "at_least": 2}]}},
 ])
 def test_what_is_not_remembered_is_refused_not_faked(plain: Any) -> None:
-    with pytest.raises(ValueError, match="100 times are remembered|nothing but `event` and `where`"):
+    with pytest.raises(ValueError, match=r"100 times are remembered|nothing but `event` and `where`"):
         compile_condition(msgspec.convert(plain, Condition))
 
 

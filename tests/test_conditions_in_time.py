@@ -1,53 +1,162 @@
-"""Segments over whole visits: the engine, which asks only what can have changed, against asking everything always."""
+"""Segments over whole visits: the engine, which asks only what can have changed, against asking everything always.
 
-from typing import Any
+Asked after every happening, at every instant at which time can turn something (and one millisecond before it), with
+late news, with people who go to the store and come back, and with people who turn out to be one.
+"""
+
+from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.action import Move
+from domain.letter import Letter
 from domain.playbook import Playbook
 from state import codec
-from tests.naive import SHOP, conditions, naive
+from state.merge import absorb, hand_over
+from state.person import Coupon, Person
+from tests.arbitrary import SHOP, SPANS, STAGES, conditions
+from tests.naive import Happened, Past, naive
 from tests.visitor import T0, Visitor, playbook
 
 PRODUCT = {"product_id": "p", "name": "Mug", "price": 9.5, "category": "a", "quantity": 1}
+OTHER = {"product_id": "q", "name": "Bag", "price": "19.90", "category": "b", "quantity": 2, "sale": True}
+LINES = [{"product_id": "p", "category": "a", "price": 30, "quantity": 2}]
 HAPPENINGS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("Page Viewed", {}), ("Product Viewed", PRODUCT), ("Product Added", PRODUCT), ("Product Removed", PRODUCT),
-    ("Products Searched", {"query": "tea"}), ("Cart Cleared", {}), ("Exit Intent", {}),
-    ("Order Completed", {"order_id": "o", "total": 60}), ("Identified", {"plan": "gold", "vip": True}),
-    ("Consent Updated", {"marketing": False, "profiling": True}), ("Quiz Finished", {}),
+    ("Page Viewed", {}), ("Product Viewed", PRODUCT), ("Product Viewed", OTHER), ("Product Added", PRODUCT),
+    ("Product Removed", PRODUCT), ("Products Searched", {"query": "tea"}), ("Cart Cleared", {}), ("Exit Intent", {}),
+    ("Order Completed", {"order_id": "o", "total": 60, "products": LINES}),
+    ("Order Completed", {"order_id": "o2", "total": 20, "price": 20, "quantity": 1}),
+    ("Order Cancelled", {"order_id": "o"}),
+    ("Identified", {"plan": "gold", "vip": True, "email": "x@shop.example"}),
+    ("Consent Updated", {"marketing": False, "profiling": True}),
+    ("Quiz Finished", {}), ("Quiz Finished", {"category": "Bags", "price": 0.1, "quantity": 3}),
+    ("Offer Shown", {"campaign": "hello", "action_id": "1"}), ("Offer Shown", {"campaign": "hello", "action_id": "2"}),
+    ("Offer Shown", {"campaign": "bye", "action_id": "3"}),
 )
 gaps = st.sampled_from([0, 400, 1_000, 30_000, 61_000, 1_800_000])
-histories = st.lists(st.tuples(gaps, st.sampled_from(HAPPENINGS)), min_size=1, max_size=12)
 
 
-def truth(plain: list[dict[str, Any]], visitor: Visitor) -> set[str]:
-    """Who belongs where, asked from scratch."""
-    return {f"s{n}" for n, one in enumerate(plain) if naive(one, visitor.person, visitor.now)}
+class Told(NamedTuple):
+    """What happens next: how long after the last, what, how late we hear of it, whether the person rests after it."""
+
+    gap: int
+    what: tuple[str, dict[str, Any]]
+    late: int
+    rests: bool
+
+
+histories = st.lists(st.builds(
+    Told, gaps, st.sampled_from(HAPPENINGS), st.sampled_from([0, 0, 0, 500, 29_000, 45_000]), st.booleans()),
+    min_size=1, max_size=12)
+questions = st.lists(conditions, min_size=1, max_size=4)
+BASE = {"did": {"event": "Product Viewed", "within": "30s"}}
+
+
+class Watched:
+    """A visitor whose whole past is written down, and whose segments are held against it."""
+
+    def __init__(self, plain: list[dict[str, Any]], name: str = "x") -> None:
+        self.plain = plain
+        self.visitor = Visitor(segments_of(plain), name=name, country="CA")
+        self.visitor.person.coupons = [Coupon("c", "ten", "reserved", T0, T0 + 60_000),
+                                       Coupon("d", "five", "reserved", T0, T0 + 91_500)]
+        self.visitor.after = self.check
+        desks: dict[str, Person] = {}
+        self.visitor.context.neighbour = lambda key: desks.setdefault(key, Person(id=key))
+        self.past: Past = []
+        self.orders: set[Any] = set()
+
+    def check(self) -> None:
+        """Who belongs where, asked from scratch (of who was never heard of, nobody asks)."""
+        if not self.past:
+            return
+        person, now = self.visitor.person, self.visitor.now
+        truth = {f"s{n}" for n, one in enumerate(self.plain) if naive(one, person, now, self.past)}
+        truth |= {"base"} if naive(BASE, person, now, self.past) else set()
+        for name in reversed(STAGES):
+            if naive(STAGES[name], person, now, self.past):
+                truth.add("funnel_" + name)
+                break
+        assert {name for name in person.segments if not name.startswith("rfm_")} == truth, f"at {now - T0}"
+
+    def told(self, at: int, news: Told) -> None:
+        """Something happens: what is told twice, an order that is known, is no second one."""
+        visitor, (name, properties) = self.visitor, news.what
+        self.waits(at - 1)
+        visitor.waits(at)
+        order = properties.get("order_id") if name == "Order Completed" else None
+        if order is None or order not in self.orders:
+            self.orders |= {order} - {None}
+            self.past.append(Happened(name, properties, T0 + at - news.late))
+        visitor.late = news.late
+        visitor.does(at, name, **properties)
+        visitor.late = 0
+        self.check()
+        if news.rests:
+            visitor.rests()
+
+    def waits(self, until: int) -> None:
+        """Time passes: look at every instant at which something may turn, and one ms before it."""
+        visitor = self.visitor
+        for at in self.turns():
+            if visitor.now - T0 < at <= until:
+                visitor.waits(at)
+                self.check()
+        visitor.waits(max(until, visitor.now - T0))
+        self.check()
+
+    def turns(self) -> list[int]:
+        """Where time can turn something: by the past, and by what the engine itself means to look at."""
+        person = self.visitor.person
+        began = {happened.at for happened in self.past} | {coupon.until - 90_000 for coupon in person.coupons}
+        began |= {session.started_at for session in [person.session] if session is not None}
+        found = {at + span for at in began for span in (*SPANS, 89_000)} | set(person.timers.values())
+        found |= {coupon.until - span for coupon in person.coupons for span in (0, *SPANS)}
+        return sorted({at - T0 - before for at in found for before in (1, 0)})
 
 
 def segments_of(plain: list[dict[str, Any]]) -> Playbook:
-    return playbook(shop={"consent": {"default": SHOP.consent.default, "purposes": SHOP.consent.purposes}},
-                    segments={f"s{n}": {"when": one} for n, one in enumerate(plain)})
+    funnel = [{"name": name, "when": when} for name, when in STAGES.items()]
+    return playbook(
+        shop={"consent": {"default": SHOP.consent.default, "purposes": SHOP.consent.purposes}, "funnel": funnel,
+              "rfm": {"recency": ["30s", "1m", "90s", "2m"], "frequency": [1, 2, 3, 4], "money": [10, 50, 70, 100]}},
+        segments={"base": {"when": BASE}} | {f"s{n}": {"when": one} for n, one in enumerate(plain)},
+        campaigns={name: {"trigger": {"event": "Never"}} for name in ("hello", "bye")})
 
 
-@given(st.lists(conditions, min_size=1, max_size=4), histories)
+@given(questions, histories)
 @settings(max_examples=150, deadline=None)
-def test_membership_is_true_after_every_happening_and_at_every_half_second_between(plain: Any, history: Any) -> None:
-    visitor = Visitor(segments_of(plain), country="CA")
+def test_membership_is_true_after_every_happening_and_at_every_turn_between(plain: Any, history: Any) -> None:
+    watched, at = Watched(plain), 0
+    for news in history:
+        at += news.gap
+        watched.told(at, news)
+    watched.waits(at + 130_000)
 
-    def check() -> None:
-        assert set(visitor.person.segments) == truth(plain, visitor)
 
-    visitor.after = check
+@given(questions, histories, histories, histories)
+@settings(max_examples=60, deadline=None)
+def test_two_who_turn_out_to_be_one_belong_where_one_would(plain: Any, one: Any, other: Any, both: Any) -> None:
+    browser, customer = Watched(plain, "x"), Watched(plain, "y")
+    customer.visitor.person = Person(id="u:ann")
     at = 0
-    for gap, (name, properties) in history:
-        at += gap
-        visitor.does(at, name, **properties)
-    for later in range(at, at + 130_000, 500):
-        visitor.waits(later)
-        check()
+    for n in range(max(len(one), len(other))):
+        for who, history in ((browser, one), (customer, other)):
+            if n < len(history):
+                at += history[n].gap
+                who.told(at, history[n])
+    browser.waits(at)
+    customer.waits(at)
+    joined = customer.visitor
+    absorb(joined.person, hand_over(browser.visitor.person), joined.now)
+    customer.past = browser.past + customer.past
+    customer.orders |= browser.orders
+    joined._run(f"letters-0-{at}", joined.now, Letter(kind="handover", sender="a:x", to="u:ann", seq=1))
+    for news in both:
+        at += news.gap
+        customer.told(at, news)
+    customer.waits(at + 130_000)
 
 
 @given(st.lists(conditions, min_size=1, max_size=4), histories)
@@ -61,8 +170,10 @@ def test_what_is_kept_in_memory_changes_nothing(plain: Any, history: Any) -> Non
     whole = Playbook(segments.shop, segments.segments, campaigns.campaigns)
     hot, cold = Visitor(whole), Visitor(whole)
     at = 0
-    for gap, (name, properties) in history:
-        at += gap
+    for news in history:
+        at += news.gap
+        name, properties = news.what
+        hot.late = cold.late = news.late
         hot.does(at, name, **properties)
         cold.rests()
         cold.does(at, name, **properties)
@@ -73,18 +184,118 @@ def test_what_is_kept_in_memory_changes_nothing(plain: Any, history: Any) -> Non
     assert codec.encode(hot.person) == codec.encode(cold.person)
 
 
+# -- to the millisecond --------------------------------------------------------------------------------------------
+
+
+def moves(visitor: Visitor) -> list[tuple[int, bool]]:
+    return [(move.at - T0, move.entered) for move in visitor.actions if isinstance(move, Move)]
+
+
+def lone(**when: Any) -> Visitor:
+    """A visitor with one segment to belong to."""
+    return Visitor(playbook(segments={"there": {"when": when}}))
+
+
 def test_entry_and_exit_are_to_the_millisecond() -> None:
-    visitor = Visitor(playbook(segments={"there": {"when": {
-        "session": {"seconds_at_least": 30}, "did": {"event": "Product Viewed", "within": "1m"}}}}))
+    visitor = lone(session={"seconds_at_least": 30}, did={"event": "Product Viewed", "within": "1m"})
     visitor.does(0, "Page Viewed")
     visitor.does(12_345, "Product Viewed", **PRODUCT)
     visitor.waits(29_999)
     assert visitor.actions == []
     visitor.waits(72_344)
-    assert [(move.at - T0, move.entered) for move in visitor.actions if isinstance(move, Move)] == [(30_000, True)]
+    assert moves(visitor) == [(30_000, True)]
     visitor.waits(72_345)
-    assert [(move.at - T0, move.entered) for move in visitor.actions if isinstance(move, Move)] == [
-        (30_000, True), (72_345, False)]
+    assert moves(visitor) == [(30_000, True), (72_345, False)]
+
+
+def test_of_three_within_a_minute_the_oldest_ends_it() -> None:
+    visitor = lone(did={"event": "Product Viewed", "at_least": 3, "within": "1m"})
+    for at in (0, 10_000, 20_000, 50_000):
+        visitor.does(at, "Product Viewed", **PRODUCT)
+    visitor.waits(69_999)
+    assert moves(visitor) == [(20_000, True)]
+    visitor.waits(600_000)
+    assert moves(visitor) == [(20_000, True), (70_000, False)]
+
+
+def test_late_news_takes_its_place_in_the_window() -> None:
+    visitor = lone(did={"event": "Product Viewed", "at_least": 2, "within": "1m"})
+    visitor.does(50_000, "Product Viewed", **PRODUCT)
+    visitor.late = 45_000
+    visitor.does(55_000, "Product Viewed", **PRODUCT)
+    visitor.late = 0
+    visitor.waits(600_000)
+    assert moves(visitor) == [(55_000, True), (70_000, False)]
+
+
+def test_a_sum_within_a_time_falls_as_the_orders_leave_it() -> None:
+    visitor = lone(did={"event": "Order Completed", "within": "1h", "sum": {"of": "total", "at_least": 60}})
+    for n, (at, total) in enumerate(((0, 20.10), (60_000, 19.90), (120_000, 20), (180_000, 20))):
+        visitor.does(at, "Order Completed", order_id=f"o{n}", total=total)
+    visitor.waits(3_599_999)
+    assert moves(visitor) == [(120_000, True)]
+    visitor.waits(3_600_000)
+    assert moves(visitor) == [(120_000, True), (3_600_000, False)]
+
+
+def test_a_sum_that_must_stay_below_is_entered_again_as_time_passes() -> None:
+    visitor = lone(did={"event": "Order Completed", "within": "1h", "sum": {"of": "total", "below": 50}})
+    for n, at in enumerate((0, 60_000)):
+        visitor.does(at, "Order Completed", order_id=f"o{n}", total=30)
+    visitor.waits(10_000_000)
+    assert moves(visitor) == [(0, True), (60_000, False), (3_600_000, True), (3_660_000, False)]
+
+
+def test_what_was_not_done_so_often_becomes_true_by_waiting() -> None:
+    visitor = lone(did_not={"event": "Product Viewed", "at_least": 2, "within": "1m"}, has={"country": "IT"})
+    for at in (0, 1_000, 2_000):
+        visitor.does(at, "Product Viewed", **PRODUCT)
+    visitor.waits(600_000)
+    assert moves(visitor) == [(0, True), (1_000, False), (61_000, True)]
+
+
+def test_a_sequence_within_a_time() -> None:
+    visitor = lone(sequence={"steps": [{"event": "Product Viewed", "where": {"category": "a"}}, "Product Added",
+                                       "Order Completed"], "within": "1m", "last_within": "2m"})
+    visitor.does(0, "Product Viewed", **PRODUCT)
+    visitor.does(10_000, "Product Added", **PRODUCT)
+    visitor.does(60_000, "Order Completed", order_id="late", total=1)
+    assert moves(visitor) == []
+    visitor.does(61_000, "Product Viewed", **PRODUCT)
+    visitor.does(62_000, "Product Viewed", **OTHER)
+    visitor.does(63_000, "Product Added", **OTHER)
+    visitor.does(120_999, "Order Completed", order_id="soon", total=1)
+    visitor.waits(600_000)
+    assert moves(visitor) == [(120_999, True), (240_999, False)]
+
+
+def test_what_was_done_in_order_stays_done_when_the_times_of_its_steps_fall_out() -> None:
+    visitor = lone(sequence={"steps": ["Product Added", "Exit Intent"], "within": "1m"})
+    visitor.does(0, "Product Added", **PRODUCT)
+    visitor.does(1_000, "Exit Intent")
+    for n in range(150):
+        visitor.does(100_000 + n * 1_000, "Product Added", **PRODUCT)
+    visitor.rests()
+    visitor.does(900_000, "Product Added", **PRODUCT)
+    assert moves(visitor) == [(1_000, True)]
+
+
+def test_a_coupon_ends_at_its_last_millisecond() -> None:
+    visitor = lone(holds_coupon={"pool": "ten", "ends_within": "10s"})
+    visitor.person.coupons.append(Coupon("c", "ten", "reserved", T0, T0 + 60_000))
+    visitor.does(0, "Page Viewed")
+    visitor.waits(600_000)
+    assert moves(visitor) == [(50_000, True), (60_000, False)]
+
+
+def test_who_comes_back_was_seen_just_now() -> None:
+    visitor = lone(has={"last_seen_before": "7d"})
+    day = 86_400_000
+    visitor.does(0, "Page Viewed")
+    visitor.does(3 * day, "Identified", plan="gold")  # we hear of them, they are not here
+    visitor.does(8 * day, "Page Viewed")
+    visitor.waits(9 * day)
+    assert moves(visitor) == [(7 * day, True), (8 * day, False)]
 
 
 def test_one_timer_at_a_time_however_many_events() -> None:

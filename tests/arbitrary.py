@@ -1,0 +1,207 @@
+"""Conditions of the whole language, and people with a past to ask them of, as hypothesis draws them."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from domain.condition import Condition
+from domain.event import Track
+from domain.shop import Consent, Shop, Stage
+from state import facts as folding
+from state import traces
+from state.addresses import mark
+from state.person import Cart, CartItem, Coupon, Facts, Order, Person, Said, Session, Source, Trait
+from state.view import known
+from tests.naive import REPORTED, T0, Happened
+
+EVENTS = ("Product Viewed", "Order Completed", "Quiz Finished", "Identified")
+STAGES = {"looking": {"did": {"event": "Product Viewed", "within": "90s"}}, "buying": {"did": {
+    "event": "Order Completed", "within": "1m"}}}
+SHOP = Shop(consent=Consent(default="denied", purposes={"marketing": "granted"}),
+            funnel=tuple(Stage(name, msgspec.convert(when, Condition)) for name, when in STAGES.items()))
+
+# -- people ------------------------------------------------------------------------------------------------------
+
+moments = st.integers(0, 400).map(lambda n: T0 + n * 500)
+durations = st.sampled_from(["1s", "30s", "1m", "90s"])
+SPANS = (1_000, 30_000, 60_000, 90_000)
+said_of_events = st.fixed_dictionaries({}, optional={
+    "category": st.sampled_from(["a", "b", "Bags", ""]), "price": st.sampled_from([9.5, 20, "19.90", "many", 0.1]),
+    "quantity": st.integers(1, 3), "sale": st.booleans()})
+pasts = st.lists(st.builds(Happened, st.sampled_from(EVENTS), said_of_events, moments,
+                           st.sampled_from(["mine", "mine", "other"])), max_size=12)
+
+sessions = st.none() | st.builds(
+    Session, id=st.just("s"), started_at=moments, last_at=moments, first_visit=st.booleans(), pages=st.integers(0, 4),
+    products=st.integers(0, 3), searches=st.integers(0, 2), landing_page=st.sampled_from(["", "/sale/x", "/home"]),
+    referrer=st.sampled_from(["", "https://a.example"]), source=st.sampled_from(["", "ads", "mail"]),
+    medium=st.sampled_from(["", "cpc"]), campaign=st.sampled_from(["", "spring"]), ordered=st.booleans(),
+    device=st.sampled_from(["", "mobile"]), country=st.sampled_from(["", "CA"]))
+items = st.builds(CartItem, quantity=st.integers(1, 3), price=st.integers(0, 3000), category=st.sampled_from(["", "a"]))
+carts = st.none() | st.builds(
+    Cart, items=st.dictionaries(st.sampled_from(["p", "q"]), items, max_size=2), created_at=moments, updated_at=moments)
+ADDRESSES = ["x@shop.example", "+39333123456", "t" * 20]
+plain_traits = st.dictionaries(
+    st.sampled_from(["plan", "vip"]), st.builds(Trait, at=moments, value=st.sampled_from(["gold", True, 1, 1.0, None])))
+addresses = st.dictionaries(
+    st.sampled_from(["email", "phone", "push_token"]),
+    st.builds(Trait, at=moments, value=st.sampled_from(["x", " ", "", 7])), max_size=2)
+traits = st.tuples(plain_traits, addresses).map(lambda both: both[0] | both[1])
+sources = st.none() | st.builds(Source, source=st.sampled_from(["ads", "mail"]), medium=st.sampled_from(["", "cpc"]),
+                                campaign=st.sampled_from(["", "spring"]), at=moments)
+orders = st.lists(st.builds(
+    Order, order_id=st.sampled_from(["o1", "o2", "o3"]), at=moments, cancelled=st.booleans(),
+    products=st.sampled_from([(), ("p",), ("p", "q")]), categories=st.sampled_from([(), ("a",)])), max_size=2,
+    unique_by=lambda order: order.order_id)
+knowledge = st.builds(
+    Facts, order_count=st.integers(0, 3), revenue=st.integers(0, 9000), last_order_at=st.just(0) | moments,
+    traits=traits, orders=orders, sessions=st.integers(0, 3), country=st.sampled_from(["", "CA", "IT"]),
+    device=st.sampled_from(["", "desktop"]), locale=st.sampled_from(["", "fr-CA", "fr", "en_US"]),
+    first_source=sources, last_source=sources,
+    consent=st.dictionaries(st.sampled_from(["marketing", "profiling"]), st.builds(
+        Trait, at=moments, value=st.booleans()), max_size=2))
+coupons = st.lists(st.builds(
+    Coupon, code=st.just("c"), pool=st.sampled_from(["ten", "five"]), at=moments, until=moments,
+    state=st.sampled_from(["reserved", "reserved", "redeemed", "expired", "released"])), max_size=3)
+sayings = st.dictionaries(st.sampled_from(["hello", "bye"]), st.lists(moments, min_size=1, max_size=4).map(
+    lambda times: Said(total=len(times) + 1, last_at=max(times), times=sorted(times))))
+
+
+@st.composite
+def people(draw: st.DrawFn) -> Person:
+    """Somebody, under one id or two; what they did is in `past_of`."""
+    who = draw(st.sampled_from(["a:x", "u:ann"]))
+    person = Person(
+        id=who, facets={who: draw(knowledge)}, session=draw(sessions), cart=draw(carts),
+        segments=dict.fromkeys(draw(st.sets(st.sampled_from(["one", "two", "funnel_looking", "funnel_buying"]))), T0),
+        score=draw(st.none() | st.sampled_from([0.1, 0.5, 0.9])), band=draw(st.sampled_from(["", "undecided"])),
+        rfm=draw(st.sampled_from(["", "555", "415", "321", "151", "234"])), coupons=draw(coupons), said=draw(sayings),
+        unreachable=draw(st.dictionaries(st.sampled_from(
+            [f"{channel}:{mark(one)}" for channel, one in zip(["email", "sms", "push"], ADDRESSES, strict=True)]),
+            moments, max_size=2)))
+    past = draw(pasts)
+    person.__dict__["past"] = past
+    for happened in past:
+        facts = person.own() if happened.under == "mine" else person.facets.setdefault("a:other", Facts())
+        facts.version += 1
+        folding.count(facts, happened.name, happened.at)
+        facts.first_seen = min(facts.first_seen or happened.at, happened.at)
+        if happened.name not in REPORTED:
+            facts.last_seen = max(facts.last_seen, happened.at)
+    return person
+
+
+def past_of(person: Person) -> list[Happened]:
+    """What they did, in the order in which we were told."""
+    past: list[Happened] = person.__dict__["past"]
+    return past
+
+
+def remembering(person: Person, *conditions: Any) -> Facts:
+    """What is known of them, with the traces that these conditions need."""
+    rules = traces.by_event(traces.of_conditions([msgspec.convert(one, Condition) for one in conditions]))
+    for happened in past_of(person):
+        facts = person.own() if happened.under == "mine" else person.facets["a:other"]
+        facts.version += 1
+        traces.remember(facts, rules.get(happened.name, ()),
+                        Track(event=happened.name, properties=happened.properties), happened.at)
+    return known(person)
+
+
+def turning_points(person: Person) -> list[int]:
+    """Every instant at which time alone can turn a condition of these durations, and the one before it, in order."""
+    session, cart = person.session, person.cart
+    began = [happened.at for happened in past_of(person)]
+    began += [session.started_at] if session is not None else []
+    began += [cart.created_at, cart.updated_at] if cart is not None else []
+    began += [at for said in person.said.values() for at in said.times]
+    began += [facts.last_order_at for facts in person.facets.values()]
+    turns = {at + span for at in began for span in SPANS}
+    turns |= {coupon.until - span for coupon in person.coupons for span in (0, *SPANS)}
+    return sorted(turns | {at - 1 for at in turns})
+
+
+# -- conditions --------------------------------------------------------------------------------------------------
+
+
+def some(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields).filter(bool)
+
+
+def one_or_more(values: list[Any]) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values) | st.lists(st.sampled_from(values), min_size=1, max_size=2)
+
+
+events = st.sampled_from(EVENTS[:3])
+filters = some(
+    category=one_or_more(["a", "b"]) | st.sampled_from([
+        {"is_not": "a"}, {"is_not": ["a", "b"]}, {"contains": "BAG"}, {"begins_with": ["b", "B"]}, {"known": True},
+        {"known": False}]),
+    price=st.sampled_from([20, {"at_least": 10}, {"below": 20}, {"at_least": 0.1, "below": 10}]),
+    sale=st.booleans())
+sums = st.fixed_dictionaries({"of": st.sampled_from(["price", "quantity"])}, optional={
+    "at_least": st.sampled_from([0.2, 2, 19.9, 39.9]), "below": st.sampled_from([3, 19.9, 60])}).filter(
+        lambda one: len(one) > 1)
+others = st.sampled_from([*EVENTS, "Exit Intent"])
+dids = st.fixed_dictionaries({"event": events}, optional={"within": durations}) | \
+    st.fixed_dictionaries({"event": events, "at_least": st.integers(1, 4)}, optional={"within": durations}) | \
+    st.fixed_dictionaries({"event": events}, optional={
+        "where": filters, "at_least": st.integers(1, 3), "within": durations, "sum": sums, "last_before": durations,
+        "first_within": durations, "after": others, "before": others})
+steps = events | st.fixed_dictionaries({"event": events, "where": filters})
+sequences = st.fixed_dictionaries(
+    {"steps": st.lists(steps, min_size=2, max_size=4)}, optional={"within": durations, "last_within": durations})
+GROUPS = ["champions", "loyal", "promising", "new_customers", "needs_attention", "at_risk", "hibernating", "lost"]
+leaves = some(
+    did=dids | st.lists(dids, min_size=1, max_size=2), did_not=dids | st.lists(dids, min_size=1, max_size=2),
+    sequence=sequences,
+    has=some(country=one_or_more(["CA", "IT"]), device=one_or_more(["mobile", "desktop"]),
+             language=one_or_more(["fr", "en-us", "fr-CA"]), source=one_or_more(["ads", "mail"]),
+             first_source=one_or_more(["ads", "mail"]), medium=one_or_more(["cpc", "organic"]),
+             campaign=one_or_more(["spring", "autumn"]), consent=one_or_more(["marketing", "profiling"]),
+             trait=some(plan=st.sampled_from(["gold", True, {"is_not": "gold"}, {"known": True}]),
+                        vip=st.sampled_from([True, 1, [1.0, "gold"], {"at_least": 1}])),
+             address=one_or_more(["email", "phone", "push"]), visits_at_least=st.integers(1, 4), known=st.booleans(),
+             first_seen_within=durations, last_seen_before=durations),
+    session=some(pages_at_least=st.integers(1, 4), seconds_at_least=st.sampled_from([1, 30, 90]),
+                 products_at_least=st.integers(1, 3), searches_at_least=st.integers(1, 2), first_visit=st.booleans(),
+                 landing_page_contains=one_or_more(["sale", "home"]), referrer_contains=st.just("a.ex"),
+                 source=one_or_more(["ads", "mail"]), medium=one_or_more(["cpc"]), campaign=one_or_more(["spring"]),
+                 ordered=st.booleans()),
+    cart=some(items_at_least=st.integers(1, 4), value_at_least=st.sampled_from([0, 10, 29.99]),
+              value_below=st.sampled_from([10, 30]), empty=st.booleans(), contains_category=one_or_more(["a", "b"]),
+              contains_product=one_or_more(["p", "z"]), older_than=durations, untouched_for=durations),
+    orders=some(count_at_least=st.integers(1, 3), count_is=st.integers(0, 3), value_at_least=st.sampled_from([0, 50]),
+                value_below=st.sampled_from([50, 90]), last_within=durations, last_before=durations,
+                contains_product=one_or_more(["p", "q", "z"]), contains_category=one_or_more(["a", "z"])),
+    rfm=some(group=one_or_more(GROUPS), recency_at_least=st.integers(1, 5), recency_at_most=st.integers(1, 5),
+             frequency_at_least=st.integers(1, 5), frequency_at_most=st.integers(1, 5),
+             money_at_least=st.integers(1, 5), money_at_most=st.integers(1, 5)),
+    funnel=some(stage=one_or_more(["looking", "buying"]), at_least=st.sampled_from(["looking", "buying"])),
+    score=some(at_least=st.sampled_from([0.1, 0.5]), below=st.sampled_from([0.5, 0.95]),
+               band=st.sampled_from(["undecided", "unlikely"])),
+    in_segment=one_or_more(["one", "two", "undecided", "base"]),
+    holds_coupon=st.fixed_dictionaries({"pool": one_or_more(["ten", "five"])}, optional={"ends_within": durations}),
+    was_said=st.fixed_dictionaries({"campaign": one_or_more(["hello", "bye"])}, optional={
+        "at_least": st.integers(1, 4), "within": durations}))
+
+timed_leaves = st.one_of([
+    st.fixed_dictionaries({"did": dids}), st.fixed_dictionaries({"sequence": sequences}),
+    st.fixed_dictionaries({"holds_coupon": st.fixed_dictionaries({"pool": one_or_more(["ten", "five"])},
+                                                                 optional={"ends_within": durations})}),
+    st.fixed_dictionaries({"was_said": st.fixed_dictionaries({"campaign": one_or_more(["hello", "bye"])}, optional={
+        "at_least": st.integers(1, 4), "within": durations})})])
+
+
+@st.composite
+def trees(draw: st.DrawFn, depth: int = 0) -> dict[str, Any]:
+    kind = draw(st.sampled_from(["leaf", "leaf", "all", "any", "not"] if depth < 3 else ["leaf"]))
+    if kind == "leaf":
+        return draw(leaves)
+    if kind == "not":
+        return {"not": draw(trees(depth + 1))}
+    return {kind: [draw(trees(depth + 1)) for _ in range(draw(st.integers(1, 3)))]}
+
+
+conditions = trees()

@@ -34,7 +34,7 @@ VARIABLES: Final[dict[str, tuple[str, ...]]] = {
     "cart": ("items", "value", "count"),
     "order": ("id", "value", "items"),
     "first_name": (), "last_name": (), "traits": (), "country": (), "device": (), "search": (),
-    "coupon": ("code", "percent", "amount", "min_value", "free_shipping"),
+    "coupon": ("code", "percent", "amount", "min_value", "free_shipping", "expires"),
     "shop": ("name", "url", "currency"),
 }
 """What a template may ask for, and the fields where they are fixed. `products` and `cart.items` are lists. `coupon` has
@@ -96,6 +96,17 @@ class Price(float):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Voucher(dict[str, Any]):
+    """A coupon: prints as its code, and has fields besides.
+
+    >>> Template("{{ coupon }}: {{ coupon.percent }} %").render({"coupon": Voucher(code="A1", percent=10)})
+    'A1: 10 %'
+    """
+
+    def __str__(self) -> str:
+        return str(self["code"])
 
 
 class _Environment(liquid.Environment):

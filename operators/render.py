@@ -14,7 +14,7 @@ import nh3
 from domain.action import Content
 from domain.campaign import Words
 from domain.content import inherit
-from domain.template import TAGS, Template, is_safe_url
+from domain.template import TAGS, Template, Voucher, is_safe_url
 from operators.values import NEEDS, STAMPS, VALUES, coupon_stamp, coupon_values
 from state.person import Facts, Person
 from state.rules import CampaignRule, Rules
@@ -100,7 +100,7 @@ def render(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> Co
     values = values_of(prepared, person, facts, rules)
     code = _line(prepared.coupon.render(values))
     if code and not prepared.pool:
-        values["coupon"] = code
+        values["coupon"] = Voucher(code=code)
     return Content(
         title=_line(prepared.title.render(values)),
         html=clean(prepared.body.render(values)),

@@ -5,13 +5,16 @@ changes it, in the words of `state/changes.py`.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from domain.money import to_minor
-from domain.template import Price
+from domain.template import Price, Voucher
 from state.coupons import discount, held
+from state.days import zone
 from state.person import CartItem, Facts, Person, ProductSeen
 from state.rules import Rules
+from state.view import known
 
 PRODUCTS = 4
 """Products that `products` lists, newest first."""
@@ -105,19 +108,24 @@ def _stamp(seen: ProductSeen) -> tuple[Any, ...]:
 # -- a coupon of their own -----------------------------------------------------------------------------------------
 
 
-def coupon_values(person: Person, pool: str, rules: Rules) -> dict[str, Any]:
-    """`coupon`: the code of this pool that is theirs, and what it is worth; nothing without one."""
+def coupon_values(person: Person, pool: str, rules: Rules) -> Voucher:
+    """`coupon`: the code of this pool that is theirs, and what it is worth; nothing without one.
+
+    `expires` is the day on which it ends where the person is, as "2026-12-24".
+    """
     worth = discount(person, pool, rules)
     if worth is None:
-        return {}
+        return Voucher()
     currency = rules.shop.currency
 
     def price(amount: float) -> Price | None:
         return Price(rules.money(to_minor(amount, currency))) if amount else None
 
-    return _filled(
+    ends = datetime.fromtimestamp(worth.expires_at / 1000, zone(known(person).timezone, rules.shop.timezone))
+    return Voucher(_filled(
         code=worth.code, percent=Price(f"{worth.percent:g}") if worth.percent else None, amount=price(worth.amount),
-        min_value=price(worth.min_value), free_shipping=worth.free_shipping or None)
+        min_value=price(worth.min_value), free_shipping=worth.free_shipping or None,
+        expires=ends.strftime("%Y-%m-%d")))
 
 
 def coupon_stamp(person: Person, pool: str) -> tuple[str, int] | None:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from domain.action import Because, Disarm
 from domain.effect import Effect
-from domain.event import Event
 from domain.letter import Letter
 from domain.workflow import Step, Workflow
 from operators.workflow_steps import NAME, Walk, arrive, due, over, stand
@@ -42,26 +41,49 @@ WAITING = frozenset(("wait", "wait_until", "wait_for"))
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
     """Move every run on that this happening concerns, and begin those whose occasion it is."""
-    flows = context.rules.workflows
-    if not person.runs and not context.moves and (
-            isinstance(event, (Due, Letter)) or event.name not in flows.on_event):
-        return ()
+    if not person.runs and not context.moves:
+        entering = context.rules.workflows.on_event
+        if not entering or isinstance(event, Letter) or event.name not in entering:
+            return ()
     if person.bot or person.alias_of:
         return ()
     effects: list[Effect] = []
     if person.runs:
         if isinstance(event, Letter):
             _joined(person, event, context, effects)
-        for name in runs.oldest(person, person.runs):
+        for name in _concerned(person, event, context):
             walk = _walk(person, event, context, effects, name)
             if walk is not None:
                 _look(walk)
-    if flows.live:
+    if context.rules.workflows.live:
         _enter(person, event, context, effects)
     return effects
 
 
 # -- those who are on their way --------------------------------------------------------------------------------
+
+
+def _concerned(person: Person, event: Happening, context: Context) -> list[str]:
+    """The runs that this happening can matter to, the one that began first first: all, where anything can have changed;
+    else those that wait for this event, for time that has come, or for what has changed.
+    """
+    changed, flows, mine, timers = context.changed, context.rules.workflows, person.runs, person.timers
+    if changed is None:
+        return runs.oldest(person, mine)
+    timer = isinstance(event, Due)
+    own = event.id if isinstance(event, Due) and event.kind == TIMER[:-1] else ""
+    happened = "" if timer or isinstance(event, Letter) else event.name
+    found = []
+    for name, run in mine.items():
+        rule = flows.versions.get((run.workflow, run.version))
+        if rule is not None:
+            step = rule.steps[run.step]
+            if (step.needs.isdisjoint(changed) and name != own
+                    and not (happened and (step.sends or happened == step.event or happened in rule.leaves_on))
+                    and not (timer and timers.get(TIMER + name, context.now + 1) <= context.now)):
+                continue
+        found.append(name)
+    return found if len(found) < 2 else runs.oldest(person, found)
 
 
 def _walk(person: Person, event: Happening, context: Context, effects: list[Effect], name: str) -> Walk | None:
@@ -111,7 +133,7 @@ def _moved(walk: Walk) -> Walk | None:
 def _look(walk: Walk) -> None:
     """See whether this happening makes the run leave or go on."""
     step = walk.rule.steps[walk.run.step]
-    if not _concerns(walk, step) or _leaves(walk):
+    if _leaves(walk):
         return
     place = over(walk, step)
     if place is None:
@@ -122,26 +144,10 @@ def _look(walk: Walk) -> None:
         _follow(walk, place, walk.context.now)
 
 
-def _concerns(walk: Walk, step: StepRule) -> bool:
-    """Whether this happening can matter to the run. Runs that are due at one moment are looked at together, the one
-    that began first first.
-    """
-    event, changed, now = walk.event, walk.context.changed, walk.context.now
-    if changed is None or walk.person.timers.get(TIMER + walk.name, now + 1) <= now:
-        return True
-    if isinstance(event, Due):
-        if event.kind == TIMER[:-1] and event.id == walk.name:
-            return True
-    elif isinstance(event, Event) and (
-            step.kind == "send" or event.name == step.event or event.name in walk.rule.leaves_on):
-        return True
-    return bool(step.needs) and not step.needs.isdisjoint(changed)
-
-
 def _leaves(walk: Walk) -> bool:
     """Whether something made them leave; then they have left."""
     rule, event, person, now = walk.rule, walk.event, walk.person, walk.context.now
-    if rule.leaves_on and isinstance(event, Event) and event.name in rule.leaves_on:
+    if rule.leaves_on and not isinstance(event, (Due, Letter)) and event.name in rule.leaves_on:
         _leave(walk, f'event "{event.name}"')
         return True
     if rule.leaves is not None:

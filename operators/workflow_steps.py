@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from domain.action import Because, Progress
 from domain.effect import Effect
-from domain.event import Event
+from domain.letter import Letter
 from state.context import Context, Due, Happening, occasion_of
 from state.coupons import reserve
 from state.desk import PENDING
@@ -173,7 +173,8 @@ def over(walk: Walk, step: StepRule, came: bool = False) -> int | None:
         return _sent(walk, step)
     if step.kind == "coupon":
         return _coupon(walk, step)
-    if not came and step.event and isinstance(event, Event) and event.name == step.event and step.matches(event):
+    if (step.event and not came and not isinstance(event, (Due, Letter)) and event.name == step.event
+            and step.matches(event)):
         return step.then
     if step.when is not None and step.when.holds(person, known(person), now):
         return step.then
@@ -186,10 +187,10 @@ def _sent(walk: Walk, step: StepRule) -> int | None:
         return step.next
     if run.waits == HELD or (run.until and walk.context.now >= run.until):
         return step.otherwise
-    if isinstance(event, Event) or (isinstance(event, Due) and (event.kind == "again" or (
-            event.kind == TIMER[:-1] and event.id == walk.name))):
-        return ask(walk, step)
-    return None
+    if isinstance(event, Letter) or (isinstance(event, Due) and event.kind != "again" and (
+            event.kind != TIMER[:-1] or event.id != walk.name)):
+        return None
+    return ask(walk, step)
 
 
 def due(walk: Walk, step: StepRule) -> int:

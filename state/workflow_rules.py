@@ -29,13 +29,14 @@ class StepRule:
     `needs` is what can end the waiting (or the run), in the words of `state/changes.py`.
     """
 
-    __slots__ = ("event", "id", "kind", "matches", "needs", "next", "otherwise", "span", "split", "step", "then",
-                 "ways", "when", "words")
+    __slots__ = ("event", "id", "kind", "matches", "needs", "next", "otherwise", "sends", "span", "split", "step",
+                 "then", "ways", "when", "words")
 
     def __init__(self, workflow: Workflow, n: int, places: dict[str, int], leaves: Compiled | None, shop: Shop) -> None:
         step = self.step = workflow.steps[n]
         self.id = workflow.id_of(n)
         self.kind = step.kind
+        self.sends = step.send is not None
         if not self.kind:
             raise ValueError(f"workflow {workflow.name}, {self.id}: should do exactly one thing")
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,7 +124,8 @@ ZONES = ("Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Asia/Kathman
 def test_the_next_time_of_day_is_the_first_minute_at_which_clocks_have_reached_it(
         name: str, minute: int, rest: int, time: tuple[int, int] | None, days: set[str]) -> None:
     where, wanted = zone(name), time or (0, 0)
-    until = WaitUntil(time="{:02}:{:02}".format(*wanted) if time else None, weekday=tuple(sorted(days)) or None)
+    until = msgspec.convert({"time": "{:02}:{:02}".format(*wanted) if time else None,
+                             "weekday": sorted(days) or None}, WaitUntil)
     now = minute * 60_000 + rest
     start = minute - 26 * 60  # from the day before on, so that each day's first such minute is known
     reached: set[Any] = set()

@@ -228,11 +228,14 @@ class Twin:
 # -- random workflows and histories --------------------------------------------------------------------------------
 
 spans = st.sampled_from(["10s", "20s", "40s", "70s"])
-conditions = st.sampled_from([
+conditions: st.SearchStrategy[dict[str, Any]] = st.sampled_from([
     {"did": {"event": "Exit Intent"}}, {"did": {"event": "Product Viewed", "within": "30s"}},
     {"not": {"did": {"event": "Product Viewed", "within": "20s"}}}, {"in_segment": "lately"}, {"in_segment": "t"},
     {"has": {"trait": {"plan": "gold"}}}, {"did": {"event": "Product Viewed", "at_least": 2}},
     {"not": {"in_segment": "lately"}, "did": {"event": "Cart Viewed", "within": "70s"}}])
+
+awaited: st.SearchStrategy[dict[str, Any]] = st.sampled_from([
+    {"event": "Exit Intent"}, {"event": "Product Viewed", "where": {"kind": "a"}}, {"event": "Cart Viewed"}])
 
 
 @st.composite
@@ -264,14 +267,15 @@ def step(draw: st.DrawFn, n: int, names: list[str]) -> dict[str, Any]:
     if kind == "wait_until":
         one[kind] = {"time": draw(st.sampled_from(["23:14", "23:15", "23:18"]))}
     elif kind == "wait_for":
-        what = draw(st.sampled_from([{"event": "Exit Intent"}, {"event": "Product Viewed", "where": {"kind": "a"}},
-                                     {"event": "Cart Viewed"}]) | conditions.map(lambda when: {"when": when}))
+        what = draw(awaited | conditions.map(lambda when: {"when": when}))
         one[kind] = {**what, "within": draw(spans), **draw(st.fixed_dictionaries(
             {}, optional={"then": somewhere, "otherwise": somewhere} if later else {}))}
     elif kind == "send":
         one["send"] = "offer"
-        one.update(draw(st.fixed_dictionaries({}, optional={
-            "patience": spans, **({"otherwise": somewhere} if later else {})})))
+        optional: dict[str, st.SearchStrategy[str]] = {"patience": spans}
+        if later:
+            optional["otherwise"] = somewhere
+        one.update(draw(st.fixed_dictionaries({}, optional=optional)))
     elif kind == "branch":
         one[kind] = [{"when": draw(conditions), "go": draw(somewhere)} for _ in range(draw(st.integers(1, 2)))]
     elif kind == "split":

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
+from functools import lru_cache
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 from zlib import crc32
@@ -30,7 +31,6 @@ from domain import letter as letters
 from domain import message as messages
 from domain import model as models
 from domain.effect import Effect
-from domain.model import Model
 from domain.record import Record
 from domain.rehearsal import Found, Heading, Report, Sum
 from domain.settings import Settings
@@ -47,6 +47,7 @@ from state.recorded import Place, followed
 from state.rehearsal import Period
 from state.rules import Rules, rules_from
 from state.store import Turn
+from state.virtual import Learned
 
 AT_ONCE = 256 << 20
 """Bytes of the log that one process holds in memory; of more, it goes through the log in several rounds."""
@@ -70,10 +71,10 @@ def follow(settings: Settings, wish: Wish, person: str, campaign: str = "",
     families = sorted({survey.kin.family(name) for name in names if name in survey.known})
     if not families:
         raise ValueError(f"nobody is recorded as {person} in this time")
-    stage, kin = _stage(plan, rules), survey.kin
+    stage, kin = _stage(plan, rules, diary=True), survey.kin
     pages: list[str] = []
     for name, family in _families(plan, stage, lambda one: one in families):
-        notes, household = stage.perform(name, family, kin.alone(name), diary=True)
+        notes, household = stage.perform(name, family, kin.alone(name))
         people = household.people()
         pages += diary([note for note in notes if note.at in stage.period], rules, campaign)
         pages += ["", "At the end"]
@@ -103,17 +104,22 @@ def _heading(wish: Wish, rules: Rules, plan: Plan) -> Heading:
 # -- performing ----------------------------------------------------------------------------------------------------
 
 
-def _stage(plan: Plan, rules: Rules) -> Stage:
-    by_hash = {name: models.decode(source) for name, source in plan.models.items()}
-    was_live, only = plan.recorded_models, by_hash.get(plan.model)
+def _stage(plan: Plan, rules: Rules, diary: bool = False) -> Stage:
+    kept = {name: models.decode(source) for name, source in plan.models.items()}
+    was_live = plan.recorded_models
 
-    def model_at(partition: int, time: int) -> Model | None:
-        return only if was_live is None else by_hash.get(was_live.at(partition, time))
+    @lru_cache(None)
+    def learned(names: str) -> Learned:
+        model, quintiles = models.each_hash(names)
+        return Learned(kept.get(model), kept.get(quintiles))
 
-    stage = Stage(STEPS, rules, plan.settings.partitions, Period(plan.begin, plan.end, rules.shop.timezone), model_at,
-                  not plan.as_recorded)
-    stage.model_of = lambda record: only if was_live is None else by_hash.get(
-        was_live.of(record.stream, record.partition, record.offset))
+    def learned_at(partition: int, time: int) -> Learned:
+        return learned(plan.model if was_live is None else was_live.at(partition, time))
+
+    stage = Stage(STEPS, rules, plan.settings.partitions, Period(plan.begin, plan.end, rules.shop.timezone), learned_at,
+                  not plan.as_recorded, diary=diary)
+    stage.learned_of = lambda record: learned(plan.model if was_live is None else was_live.of(
+        record.stream, record.partition, record.offset))
     return stage
 
 
@@ -130,7 +136,7 @@ def _families(plan: Plan, stage: Stage, mine: Callable[[str], bool]) -> Iterator
         if family is None:
             family = families[name] = Family()
         letter = letters.decode(record.value).id if record.stream == LETTERS else ""
-        family.items.append(item_of(record, stage.model_of(record), clock, letter))
+        family.items.append(item_of(record, stage.learned_of(record), clock, letter))
         if not letter:
             _look(family, key, record, stage)
     for decided in _decided(plan):
@@ -202,7 +208,7 @@ def _perform(plan: Plan, share: int, done: Callable[[int], None]) -> Found:
         total.add(Found(events=count - warm, warm_up=warm))
         done(count)
     rejects = {kind: n for (what, kind), n in sorted(stage.tally.kinds.items()) if what == "reject"}
-    total.add(Found(rejects=rejects, timers=stage.tally.events["timers"], passed_over=stage.passed_over))
+    total.add(Found(rejects=rejects, timers=stage.tally.events["timers"], passed_over=stage.reactions.passed_over))
     return total.found()
 
 

@@ -17,6 +17,7 @@ from domain.playbook import encode
 from domain.settings import Settings
 from domain.streams import MODELS, PUBLIC
 from flows.worker import store_path
+from state import rfm
 from state.days import at, zone
 from state.kin import Kin
 from state.reactions import REACTIONS
@@ -26,6 +27,8 @@ from state.store import Turn
 from state.store_sqlite import SqliteStore
 
 FOREVER = 1 << 62
+VISITS = "propensity"
+"""The kind of the model of visits."""
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how much of it is done, of how much; 0: not known)."""
@@ -151,27 +154,25 @@ def turns_of(settings: Settings) -> list[Turn]:
 
 
 def _models(settings: Settings, wanted: str, was_live: Models | None) -> tuple[dict[str, bytes], str]:
-    """The models by hash, and the one that is used where nothing is recorded. ValueError when one is not there."""
+    """The models by hash, and which are used where nothing is recorded. ValueError when one is not there."""
     if wanted == "none":
         return {}, ""
     if was_live is not None:
-        return {name: _kept(settings, name) for name in sorted(was_live.hashes) if name}, ""
-    if wanted in ("recorded", "latest"):
-        newest = b""
-        for record in recorded(settings, (MODELS,), FOREVER):
-            if models.decode(record.value).kind == "propensity":
-                newest = record.value
-    else:
-        newest = Path(wanted).read_bytes() if Path(wanted).is_file() else b""
-        if not newest:
+        names = {name for pair in was_live.hashes for name in models.each_hash(pair) if name}
+        return {name: _kept(settings, name) for name in sorted(names)}, ""
+    newest: dict[str, bytes] = {}
+    for record in recorded(settings, (MODELS,), FOREVER):
+        newest[models.decode(record.value).kind] = record.value
+    if wanted not in ("recorded", "latest"):
+        if not Path(wanted).is_file():
             raise ValueError(f"--model {wanted}: there is no such file; or write recorded, latest or none")
-    if not newest:
-        return {}, ""
+        newest[VISITS] = Path(wanted).read_bytes()
     try:
-        name = models.decode(newest).hash
+        found = {kind: models.decode(newest[kind]) if kind in newest else None for kind in (VISITS, rfm.KIND)}
     except msgspec.DecodeError as wrong:
         raise ValueError(f"--model {wanted}: this is no model: {wrong}") from wrong
-    return {name: newest}, name
+    kept = {one.hash: newest[kind] for kind, one in found.items() if one is not None}
+    return kept, models.hashes(found[VISITS], found[rfm.KIND])
 
 
 def _kept(settings: Settings, name: str) -> bytes:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from domain.effect import Effect
-from domain.model import Model
 from domain.partition import partition_of
 from domain.record import Record
 from domain.rehearsal import Found
@@ -14,7 +13,7 @@ from state.reactions import Note, Reactions
 from state.rehearsal import Books, Period
 from state.rules import Rules
 from state.tally import Tally
-from state.virtual import Household, Item
+from state.virtual import Household, Item, Learned
 
 _RANK = {stream: n for n, stream in enumerate(SHARD_INPUT)}
 
@@ -38,18 +37,18 @@ class Stage:
     """
 
     def __init__(self, steps: Sequence[Step], rules: Rules, partitions: int, period: Period,
-                 model_at: Callable[[int, int], Model | None], assumed: bool = True,
-                 ends: Mapping[int, int] | None = None) -> None:
-        self.steps, self.rules, self.partitions, self.period = steps, rules, partitions, period
-        self.model_at, self.assumed, self.ends = model_at, assumed, ends
-        self.model_of: Callable[[Record], Model | None] = lambda record: model_at(record.partition, record.log_time)
+                 learned_at: Callable[[int, int], Learned], assumed: bool = True,
+                 ends: Mapping[int, int] | None = None, diary: bool = False) -> None:
+        self.rules, self.partitions, self.period = rules, partitions, period
+        self.learned_at, self.ends = learned_at, ends
+        self.reactions = Reactions(steps, assumed, diary)
+        self.learned_of: Callable[[Record], Learned] = lambda record: learned_at(record.partition, record.log_time)
         self.tally = Tally()
-        self.passed_over = 0
 
-    def perform(self, name: str, family: Family, alone: bool, diary: bool = False) -> tuple[list[Note], Household]:
+    def perform(self, name: str, family: Family, alone: bool) -> tuple[list[Note], Household]:
         """Go through all that is recorded of a family; what was noted, and the people as they are at last."""
-        reactions = Reactions(self.steps, self.assumed, diary)
-        household = Household(reactions, self.rules, self.partitions, self.model_at, self.tally)
+        self.reactions.turn_to_others()
+        household = Household(self.reactions, self.rules, self.partitions, self.learned_at, self.tally)
         items, last = family.items, self.period.end - 1
         if self.ends is not None:
             ways: dict[int, list[Item]] = {}
@@ -59,9 +58,9 @@ class Stage:
         else:
             items.sort(key=lambda item: (item.record.log_time, _RANK[item.record.stream], item.record.offset))
             home = partition_of(routing_key(name), self.partitions)
+            alone = alone and not self.rules.playbook.coupons  # desks of coupons are written to
             household.live(items, last, alone and all(item.record.partition == home for item in items))
-        self.passed_over += reactions.passed_over
-        return reactions.notes, household
+        return self.reactions.notes, household
 
     def count(self, name: str, family: Family, alone: bool, names: Collection[str]) -> Found:
         """Go through it, and count what came of it."""
@@ -72,6 +71,6 @@ class Stage:
         return books.found(family.present)
 
 
-def item_of(record: Record, model: Model | None, clock: int = 0, letter: str = "") -> Item:
+def item_of(record: Record, learned: Learned, clock: int = 0, letter: str = "") -> Item:
     """A record to go through; its clock is its log time where the live shard's is not known."""
-    return Item(record, clock or record.log_time, model, letter)
+    return Item(record, clock or record.log_time, learned, letter)

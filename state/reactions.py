@@ -61,10 +61,14 @@ class Reactions:
 
     def __init__(self, steps: Sequence[Step], assumed: bool = True, diary: bool = False) -> None:
         self.steps: tuple[Step, ...] = (self._open, *map(self._watched, steps), self._close)
-        self.notes: list[Note] = []
         self.passed_over = 0
         self._assumed = assumed
         self._diary = diary
+        self.turn_to_others()
+
+    def turn_to_others(self) -> None:
+        """Other people come, who know nothing of what was said to the ones before."""
+        self.notes: list[Note] = []
         self._said: dict[str, Said] = {}
         self._reacting: dict[str, tuple[Track, Said]] = {}
         self._event: Happening | None = None

@@ -29,15 +29,26 @@ HOT = 1 << 30
 """Nobody has to make room: there are few of them."""
 
 
+SECRET = b"rehearsal"
+"""In place of the shop's: codes of coupons that are made up in a rehearsal are good for nothing."""
+
+
+class Learned(NamedTuple):
+    """The models that are live together: of visits, and the population's fifths."""
+
+    model: Model | None = None
+    quintiles: Model | None = None
+
+
 class Item(NamedTuple):
-    """A record to apply; at the clock of the live shard, where that is known; with the model that was live then.
+    """A record to apply; at the clock of the live shard, where that is known; with the models that were live then.
 
     `letter` is the id of the letter that stood at this place.
     """
 
     record: Record
     clock: int
-    model: Model | None
+    learned: Learned
     letter: str = ""
 
 
@@ -96,11 +107,11 @@ class Scratch:
 
 
 class Household:
-    """People who share ids. `model_at(partition, time)` is the model that was live when a timer came due."""
+    """People who share ids. `learned_at(partition, time)` is what was live when a timer came due."""
 
     def __init__(self, reactions: Reactions, rules: Rules, partitions: int,
-                 model_at: Callable[[int, int], Model | None], tally: Tally | None = None) -> None:
-        self.reactions, self.rules, self.partitions, self.model_at = reactions, rules, partitions, model_at
+                 learned_at: Callable[[int, int], Learned], tally: Tally | None = None) -> None:
+        self.reactions, self.rules, self.partitions, self.learned_at = reactions, rules, partitions, learned_at
         self.tally = tally or Tally()
         self.shards: dict[int, Shard] = {}
         self.letters = 0
@@ -115,12 +126,12 @@ class Household:
         `alone` says that it is one id in one partition: nobody is there to write a letter to, so that records go in
         whole batches.
         """
-        groups = ([list(group) for _, group in groupby(items, lambda item: id(item.model))] if alone
+        groups = ([list(group) for _, group in groupby(items, lambda item: id(item.learned))] if alone
                   else [[item] for item in items])
         for group in groups:
             first = group[0]
             self._pass(first.clock)
-            self._apply(first.record.partition, [item.record for item in group], 0, first.model)
+            self._apply(first.record.partition, [item.record for item in group], 0, first.learned)
             self._deliver()
         self._pass(until)
 
@@ -145,8 +156,8 @@ class Household:
                 record = record._replace(value=self._kept.pop(item.letter).value)
             self._pass(item.clock, partition)
             if item.clock > record.log_time:
-                self._apply(partition, (), item.clock, item.model)
-            self._apply(partition, [record], 0, item.model)
+                self._apply(partition, (), item.clock, item.learned)
+            self._apply(partition, [record], 0, item.learned)
             self._deliver()
         for partition in sorted(self.shards):
             self._pass(ends.get(partition, 0), partition)
@@ -158,23 +169,23 @@ class Household:
                                   if (due := shard.next_due()) is not None and due <= until), default=(0, -1))
             if partition < 0:
                 return
-            self._apply(partition, (), due, self.model_at(partition, due))
+            self._apply(partition, (), due, self.learned_at(partition, due))
             self._deliver()
 
     def _deliver(self) -> None:
         while self._mail:
             mail, self._mail = self._mail, []
             for letter in mail:
-                self._apply(letter.partition, [letter], 0, self.model_at(letter.partition, letter.log_time))
+                self._apply(letter.partition, [letter], 0, self.learned_at(letter.partition, letter.log_time))
 
-    def _apply(self, partition: int, records: Sequence[Record], tick: int, model: Model | None) -> None:
+    def _apply(self, partition: int, records: Sequence[Record], tick: int, learned: Learned) -> None:
         """One batch of one shard; its letters are put into the mail."""
         shard = self.shards.get(partition)
         if shard is None:
             shard = self.shards[partition] = Shard(
-                partition, self._store, self.reactions.steps, self.partitions, HOT, self.tally)
+                partition, self._store, self.reactions.steps, self.partitions, HOT, self.tally, SECRET)
         notes, began, bugs = self.reactions.notes, len(self.reactions.notes), len(shard.bugs)
-        shard.apply(records, tick, self.rules, model)
+        shard.apply(records, tick, self.rules, learned.model, learned.quintiles)
         batch = Batch()
         shard.stage(batch)
         self._store.commit(batch, ())

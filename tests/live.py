@@ -52,9 +52,8 @@ class Live:
     def happens(self, who: str, name: str, user: str = "", **fields: Any) -> None:
         """Somebody does something now."""
         self._n += 1
-        call = {"type": "page"} if name == "Page Viewed" else {"type": "track", "event": name}
-        if name == "Aliased":
-            call = {"type": "alias"}
+        calls = {"Page Viewed": "page", "Identified": "identify", "Aliased": "alias"}
+        call = {"type": calls[name]} if name in calls else {"type": "track", "event": name}
         body = {**call, "anonymousId": who, "messageId": f"m{self._n}", **({"userId": user} if user else {}), **fields}
         stream = stream_of(call["type"], name)
         self.log.append([Outgoing(stream, (user or who).encode(), encode(body))])

@@ -1,5 +1,6 @@
 """Rehearsal: the same steps over what is recorded; against what was live, against itself, and what it says."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,39 @@ in_segment = "likely_buyers"
 [content.default]
 title = "For you"
 """,
+    "campaigns/nudge.toml": """
+format = "popup"
+trigger = { workflow = true }
+[content.default]
+title = "Still here?"
+""",
+    "campaigns/receipt.toml": """
+format = "email"
+purpose = "service"
+trigger = { event = "Order Completed" }
+limits = { per_day = 3 }
+[content.default]
+title = "Thank you"
+body = "<p>It is on its way.</p>"
+""",
+    "workflows/wake.toml": """
+enters = { segment = "browsing" }
+leaves = { did = { event = "Order Completed", within = "1h" } }
+again = "always"
+[[steps]]
+wait = "2m"
+[[steps]]
+send = "nudge"
+patience = "10m"
+[[steps]]
+wait_for = { event = "Product Added", within = "5m", otherwise = "over" }
+[[steps]]
+tag = "woken"
+[[steps]]
+id = "over"
+exit = true
+""",
+    "segments/woken.toml": "static = true\n",
 }
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
 
@@ -111,8 +145,11 @@ def lived(tmp_path: Path, seed: int, moments: int = 250) -> Live:
         who = f"b{chance.randrange(9)}"
         user = f"user-{chance.randrange(3)}" if chance.random() < 0.25 else ""
         name = chance.choice(("Page Viewed", "Product Viewed", "Product Viewed", "Product Added", "Product Added",
-                              "Exit Intent", "Exit Intent", "Order Completed", "Cart Cleared", "Signed Out"))
+                              "Exit Intent", "Exit Intent", "Order Completed", "Cart Cleared", "Signed Out",
+                              "Identified"))
         more: dict[str, Any] = {"properties": {**CUP, "order_id": f"o{n}"}}
+        if name == "Identified":
+            more = {"traits": {"email": f"{user or who}@shop.example"}}
         live.happens(who, name, user, **more)
         if chance.random() < 0.1:
             live.learns(model(n))
@@ -125,7 +162,7 @@ def lived(tmp_path: Path, seed: int, moments: int = 250) -> Live:
     return live
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_as_recorded_is_what_was_live(tmp_path: Path, seed: int) -> None:
     """Every action and message again, with the same id and the same bytes: logins, timers, models, late readers."""
     live = lived(tmp_path, seed)
@@ -134,6 +171,7 @@ def test_as_recorded_is_what_was_live(tmp_path: Path, seed: int) -> None:
     wish = Wish(str(tmp_path / "shop"), as_recorded=True, end="2031-01-01")
     found = {decided.id: msgspec.json.encode(decided) for decided in decisions(live.settings, wish)
              if isinstance(decided, Action | Message)}
-    assert len(expected) > 200
+    kinds = Counter(msgspec.json.decode(body).get("type", "message") for body in expected.values())
+    assert min(kinds[kind] for kind in ("send", "arm", "disarm", "hold", "move", "message")) > 3
     assert found.keys() == expected.keys()
     assert found == expected

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from domain.money import to_major
 from domain.partition import partition_of
 from state import codec
+from state.funnel import stage_of
 from state.person import Decision, Facts, Person, Said, person_key, routing_key
+from state.rfm_groups import group_of
 from state.view import known
 
 MOST = 50
@@ -91,6 +93,10 @@ def _who(person: Person, currency: str) -> Iterator[str]:
     if person.score is not None:
         band = f" ({person.band})" if person.band else ""
         yield f"  score           {person.score:.1%} likely to buy in this visit{band}"
+    if person.rfm:
+        yield f"  rfm             {person.rfm} ({group_of(person.rfm).replace('_', ' ')})"
+    if stage := stage_of(person):
+        yield f"  stage           {stage}"
     for name, at in sorted(person.segments.items()):
         yield f"  in segment      {name} since {moment(at)}"
     for name, due in sorted(person.timers.items(), key=lambda item: item[1]):

@@ -1,4 +1,4 @@
-"""The live feed: events, segment moves, decisions, rejects and models as they happen, for the page `/live`.
+"""The live feed: events, segment moves, decisions, messages, rejects and models as they happen, for the page `/live`.
 
 It tails the log from its end, in a thread of its own, and only while somebody watches; only the newest model is told to
 everybody who comes. People appear as short hashes.
@@ -16,11 +16,11 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from connectors.log import Log, LogError
-from domain import action, event, model, reject
+from domain import action, event, message, model, reject
 from domain.record import Record
-from domain.streams import ACTIONS, MODELS, PUBLIC, REJECTS
+from domain.streams import ACTIONS, MESSAGES, MODELS, PUBLIC, REJECTS
 
-WATCHED: Final = (*PUBLIC, ACTIONS, REJECTS)
+WATCHED: Final = (*PUBLIC, ACTIONS, MESSAGES, REJECTS)
 NEWEST_MODEL: Final = (MODELS, 0)
 AMONG: Final = 100
 """The newest model of visits is among so many models of all kinds."""
@@ -54,6 +54,8 @@ def line(record: Record) -> dict[str, Any] | None:
                     "because": refused.because, "stream": refused.stream}
         if record.stream == ACTIONS:
             return _action(record)
+        if record.stream == MESSAGES:
+            return _message(record)
         if record.stream == MODELS:
             return _model(record)
         return _event(record)
@@ -70,7 +72,20 @@ def _action(record: Record) -> dict[str, Any]:
     kind: str = msgspec.to_builtins(found)["type"]
     if isinstance(found, action.Send | action.Arm):
         shown["format"], shown["title"] = found.format, found.content.title
-    return {"kind": kind, "what": found.campaign, **shown}
+    elif isinstance(found, action.Progress):
+        shown["detail"] = f"{found.what} {found.step}".strip()
+    elif isinstance(found, action.CouponNews):
+        shown["detail"] = found.what
+    return {"kind": kind, "what": action.subject(found), **shown}
+
+
+def _message(record: Record) -> dict[str, Any] | None:
+    """A message, without its addresses; what takes one back is not shown."""
+    found = message.decode(record.value)
+    if found.withdraws:
+        return None
+    return {"kind": "message", "at": found.at, "who": who(found.person), "id": found.id, "what": found.campaign,
+            "format": found.channel, "title": found.content.title, "because": msgspec.to_builtins(found.because)}
 
 
 def _model(record: Record) -> dict[str, Any] | None:

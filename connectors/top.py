@@ -20,9 +20,11 @@ from rich.text import Text
 from connectors import metrics
 from connectors.log import Log, Reader
 from domain import action as actions
+from domain import message as messages
 from domain.action import Action, CouponNews, Move, Progress, subject
+from domain.message import Message
 from domain.settings import Settings
-from domain.streams import ACTIONS
+from domain.streams import ACTIONS, MESSAGES
 
 LINES = 15
 """Decisions shown."""
@@ -85,21 +87,21 @@ def percentile(samples: Samples, name: str, share: float, before: Samples | None
 
 
 class Tail:
-    """The newest decisions and segment moves in the log."""
+    """The newest decisions, segment moves and messages in the log."""
 
     def __init__(self, log: Log) -> None:
-        places = [(ACTIONS, partition) for partition in range(log.partitions)]
+        places = [(stream, partition) for stream in (ACTIONS, MESSAGES) for partition in range(log.partitions)]
         ends = log.ends(places)
         self._reader: Reader = log.reader(places, {place: max(-1, end - BACK) for place, end in ends.items()})
-        self.newest: deque[Action] = deque(maxlen=LINES)
+        self.newest: deque[Action | Message] = deque(maxlen=LINES)
 
     def look(self) -> None:
         """Read on, to the end of the log."""
-        found: list[Action] = []
+        found: list[Action | Message] = []
         while records := self._reader.poll(1000, 0.0):
             for record in records:
                 try:
-                    found.append(actions.decode(record.value))
+                    found.append(_read(record.stream, record.value))
                 except msgspec.DecodeError:  # written by somebody else, or by a later release
                     continue
         found.sort(key=lambda action: action.at)
@@ -107,7 +109,11 @@ class Tail:
         self.newest.extend(action for action in found if action.id not in seen)
 
 
-def sentence(action: Action) -> tuple[str, str, str]:
+def _read(stream: str, value: bytes) -> Action | Message:
+    return messages.decode(value) if stream == MESSAGES else actions.decode(value)
+
+
+def sentence(action: Action | Message) -> tuple[str, str, str]:
     """A decision in words: what, about which campaign or segment, and why.
 
     >>> because = actions.Because(trigger="exit_intent", held=("cart.value >= 50",))
@@ -116,6 +122,8 @@ def sentence(action: Action) -> tuple[str, str, str]:
     """
     because = action.because
     said = "; ".join(part for part in (because.reason, because.detail, because.trigger, *because.held) if part)
+    if isinstance(action, Message):
+        return ("withdraw" if action.withdraws else action.channel), action.campaign, said
     if isinstance(action, Move):
         return ("enters" if action.entered else "leaves"), action.segment, said
     if isinstance(action, (Progress, CouponNews)):
@@ -168,8 +176,8 @@ class Top:
 
     def picture(self) -> RenderableType:
         """What the last look saw."""
-        return Group(self._processes(), Text(), self._streams(), Text(), self._latency(), self._model(), Text(),
-                     self._decisions())
+        return Group(self._processes(), Text(), self._streams(), Text(), self._latency(), self._messages(),
+                     self._model(), Text(), self._decisions())
 
     def _rate(self, process: str, key: tuple[str, str]) -> float | None:
         now, before = self._now.get(process), self._before.get(process)
@@ -200,6 +208,15 @@ class Top:
         now, before = self._now.get("onsite") or {}, self._before.get("onsite")
         lately = f"; since the last look: {latency(now, before)}" if before else ""
         return Text(f"from the log to Redis: {latency(now)}{lately}")
+
+    def _messages(self) -> Text:
+        now = self._now.get("outreach") or {}
+        counts = [f"{value:.0f} {outcome}" for (name, outcome), value in sorted(now.items())
+                  if name == "attimo_messages_total"]
+        waiting = now.get(("attimo_messages_waiting", ""), 0) + now.get(("attimo_lag", MESSAGES), 0)
+        if not counts and not waiting:
+            return Text("messages: none yet", "dim")
+        return Text(f"messages: {', '.join(counts) or 'none yet'}" + (f"; {waiting:.0f} waiting" if waiting else ""))
 
     def _model(self) -> Text:
         now = self._now.get("learning") or self._now.get("onsite") or {}

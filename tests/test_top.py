@@ -11,6 +11,8 @@ from connectors import metrics
 from connectors.open_log import open_log
 from connectors.top import BACK, LINES, Tail, percentile, read, top
 from domain import action
+from domain import message as messages
+from domain.message import Message
 from domain.model import Model, Quality
 from domain.record import Outgoing
 from domain.settings import Settings
@@ -68,6 +70,29 @@ def test_the_tail_reads_on_and_says_nothing_twice(tmp_path: Path) -> None:
         log.append([hold(999), hold(3 * BACK - 1)])
         tail.look()
         assert [said.id for said in tail.newest] == [*first[1:], "h999"]
+
+
+def test_messages_are_seen_among_the_decisions_and_counted(tmp_path: Path) -> None:
+    port = free_port() - 10
+    settings = Settings(data=str(tmp_path), metrics_port=port)
+    assert "messages: none yet" in drawn(settings)
+    because = action.Because(trigger='event "Checkout Started"')
+    message = Message(id="m", at=1_600_000_000_000, person="u:ann", channel="email", campaign="reminder",
+                      content_key="k", not_before=1, not_after=2, addresses={"email": "ann@x.example"}, because=because)
+    with open_log(settings) as log:
+        log.append([hold(1), Outgoing("messages", b"ann", messages.encode(message)), Outgoing("messages", b"x", b"no")])
+    metrics.MESSAGES.labels("delivered").inc(3)
+    served = metrics.serve(metrics.port_of(settings, "outreach"))
+    assert served
+    try:
+        shown = drawn(settings)
+    finally:
+        served[0].shutdown()
+        served[0].server_close()
+        served[1].join()
+    assert re.search(r"messages: \d+ delivered", shown)
+    assert re.search(r'u:ann +email +reminder +event "Checkout Started"', shown)
+    assert "ann@x" not in shown
 
 
 def test_percentiles_of_what_came_since() -> None:

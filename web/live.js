@@ -3,17 +3,29 @@
 (() => {
   "use strict";
   const ROWS = 80; // in a column
-  const KINDS = ["event", "move", "send", "arm", "hold", "disarm", "reject"];
+  const KINDS = ["event", "move", "send", "arm", "message", "hold", "disarm", "progress", "coupon", "reject"];
   const COLUMN = {
     event: "events",
     reject: "events",
     move: "moves",
     send: "decisions",
     arm: "decisions",
+    message: "decisions",
     hold: "decisions",
     disarm: "decisions",
+    progress: "moves",
+    coupon: "moves",
   };
-  const WORDS = { send: "show", arm: "arm", hold: "hold", disarm: "disarm", reject: "reject" };
+  const WORDS = {
+    send: "show",
+    arm: "arm",
+    message: "write",
+    hold: "hold",
+    disarm: "disarm",
+    progress: "workflow",
+    coupon: "coupon",
+    reject: "reject",
+  };
   const $ = (id) => document.getElementById(id);
   const text = (value, most = 200) =>
     (value == null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)).slice(0, most);
@@ -42,8 +54,11 @@
           move: "moves",
           send: "shown now",
           arm: "armed",
+          message: "written",
           hold: "held",
           disarm: "disarmed",
+          progress: "workflow steps",
+          coupon: "coupons",
           reject: "rejected",
         }[kind],
       ),

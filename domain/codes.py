@@ -19,8 +19,8 @@ ALPHABET: Final = "34679ACDEFGHJKMNPQRTWXY"
 LENGTH: Final = 10
 """Letters of a code, after its prefix: 41 million million codes, of which a pool has ten million at most."""
 
-_HALF: Final = len(ALPHABET) ** (LENGTH // 2)
-_ROUNDS: Final = range(8)
+_HALF: Final[int] = len(ALPHABET) ** (LENGTH // 2)
+_ROUNDS: Final[range] = range(8)
 _VALUE = {letter: n for n, letter in enumerate(ALPHABET)}
 _PAIRS = tuple(one + other for one in ALPHABET for other in ALPHABET)
 _WIDE: Final = len(_PAIRS)

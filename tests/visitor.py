@@ -12,14 +12,15 @@ from typing import Any
 
 import msgspec
 
-from domain.action import Action, Arm, Disarm, Hold, Move, Progress, Send, subject
+from domain.action import Action, Arm, CouponNews, Disarm, Hold, Move, Progress, Send, subject
 from domain.event import Context as About
 from domain.event import Identify, Page, Seen, Track
+from domain.letter import Letter
 from domain.message import Message
 from domain.outcome import Outcome
 from domain.playbook import Playbook
 from operators import advance_workflows, choose_actions, fold_profile, match_segments, respect_limits
-from state import codec
+from state import codec, desk
 from state.context import AGAIN, Context, Due
 from state.person import Person
 from state.rules import compile_rules
@@ -34,7 +35,11 @@ class Visitor:
     def __init__(self, playbook: Playbook, name: str = "x", country: str = "IT", device: str = "desktop",
                  timezone: str = "Europe/Rome") -> None:
         self.context = Context(0, compile_rules(playbook))
+        self.context.neighbour = self._neighbour
         self.person = Person(id=f"a:{name}")
+        self.neighbours: dict[str, Person] = {}
+        """Desks and homes of coupons."""
+        self.news: list[CouponNews] = []
         self.name, self.country, self.device, self.timezone = name, country, device, timezone
         self.actions: list[Action] = []
         self.messages: list[Message] = []
@@ -102,7 +107,20 @@ class Visitor:
             self.actions += [one for one in effects if isinstance(one, (Send, Arm, Disarm, Hold, Move, Progress))]
             self.messages += [one for one in effects if isinstance(one, Message)]
             self.outcomes += [one for one in effects if isinstance(one, Outcome)]
+            self.news += [one for one in effects if isinstance(one, CouponNews)]
+        while self.context.news:
+            self._post()
         self.after()
+
+    def _neighbour(self, key: str) -> Person:
+        return self.person if key == self.person.id else self.neighbours.setdefault(key, Person(id=key))
+
+    def _post(self) -> None:
+        """Deliver the letters of desks and homes at once."""
+        said, self.context.news = self.context.news, []
+        self.news += [one for one in said if isinstance(one, CouponNews)]
+        for letter in [one for one in said if isinstance(one, Letter)]:
+            self.context.news += desk.read(self._neighbour(letter.to), letter, self.context, lambda person: None)
 
 
 def playbook(**parts: Any) -> Playbook:

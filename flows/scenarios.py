@@ -27,7 +27,7 @@ from state.person import Person
 from state.reactions import Note, Reactions
 from state.rules import Rules
 from state.view import known
-from state.virtual import Household, Item, whose
+from state.virtual import Household, Item, Learned, whose
 
 BEGIN = "2026-03-02 10:00"
 """When stories begin that do not say it: a Monday morning in the shop's time zone."""
@@ -75,10 +75,10 @@ class _Telling:
         self.scenario, self.rules = scenario, rules
         self.problems: list[Problem] = []
         self.zero = _begin(scenario, rules)
-        model = _model(scenario)
+        learned = Learned(_model(scenario))
         self.reactions = Reactions(STEPS, assumed=True)
-        self.household = Household(self.reactions, rules, PARTITIONS, lambda partition, at: model)
-        self.model = model
+        self.household = Household(self.reactions, rules, PARTITIONS, lambda partition, at: learned)
+        self.learned = learned
         self.tellers: dict[str, Teller] = {}
         self.offset = 0
         self.noted = 0
@@ -135,7 +135,7 @@ class _Telling:
 
     def _apply(self, record: Record) -> None:
         self.offset += 1
-        item = Item(record._replace(offset=self.offset), record.log_time, self.model)
+        item = Item(record._replace(offset=self.offset), record.log_time, self.learned)
         self.household.live([item], record.log_time, False)
 
     def _person(self, who: str) -> Person | None:

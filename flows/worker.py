@@ -11,27 +11,22 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from connectors import metrics, valkey
 from connectors.log import Log, Reader
 from connectors.open_log import open_log
-from connectors.playbook_folder import Watcher
 from connectors.publisher import Publisher
 from connectors.settings import secret_of
 from domain import model as models
-from domain import playbook as playbooks
 from domain.failpoint import failpoint
 from domain.model import Model
-from domain.playbook import Playbook, succeed
-from domain.problem import PlaybookError, Problem
 from domain.record import Record
 from domain.settings import Settings
 from domain.streams import MODELS, SHARD_INPUT
+from flows.live_playbook import LivePlaybook
 from state import rfm
 from state.context import Step
-from state.rules import Rules, compile_rules, rules_from
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
@@ -43,6 +38,8 @@ WAIT = 0.005
 """Seconds a worker sleeps at most without looking at the clock."""
 ROUND = 0.5
 """Seconds between two rounds of looking after things."""
+BUSY = 10
+"""Reads after which a new playbook warms up a little, however busy the worker is."""
 ELSEWHERE = 250
 """How often (ms) a shard that lives in another process is offered a tick."""
 PROPENSITY = "propensity"
@@ -85,55 +82,16 @@ class Worker:
         self.shards: dict[int, Shard] = {}
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.secret = secret_of(settings).encode()
-        self.watcher = Watcher(Path(settings.playbook))
-        self.rules = self._rules()
+        self.playbook = LivePlaybook(settings, self.log, self.store, self.secret)
         self.model = pinned(settings) or self._last(PROPENSITY)
         self.quintiles = self._last(rfm.KIND)
         self.tally = Tally()
         self._touched: dict[int, None] = {}
         self._dues: dict[int, int] = {}
         self._sweeping: dict[int, None] = {}
-        self._quiet = 0
+        self._quiet = self._reads = 0
         self._round_at = 0.0
         self._elsewhere_at = 0
-
-    def _rules(self) -> Rules:
-        """The playbook in the folder; where that one is broken, the last good one. PlaybookError when there is none."""
-        try:
-            rules = self._succeeding(self.watcher.first())
-        except PlaybookError as broken:
-            last = self.store.kept("live", "playbook")
-            source = self.store.kept("playbook", last.decode()) if last else None
-            if source is None:
-                raise
-            logger.warning("the playbook has mistakes, the last good one stays live", problems=str(broken))
-            return rules_from(source)
-        self._keep(rules)
-        return rules
-
-    def _succeeding(self, playbook: Playbook) -> Rules:
-        """The rules of a playbook, together with the workflows that people may still be in: those of the one that was
-        live last, here or in another worker over the same store.
-        """
-        last = self.store.kept("live", "playbook")
-        source = self.store.kept("playbook", last.decode()) if last else None
-        if source is not None:
-            try:
-                playbook = succeed(playbooks.decode(source), playbook)
-            except msgspec.ValidationError as strange:
-                logger.warning("the playbook that was live cannot be read any more; who is in a workflow that is no "
-                               "longer there leaves it", because=str(strange))
-        rules = compile_rules(playbook)
-        made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
-        if made_up and not self.secret:
-            raise PlaybookError([Problem(
-                f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
-                f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
-        return rules
-
-    def _keep(self, rules: Rules) -> None:
-        self.store.keep("playbook", rules.hash, rules.source)
-        self.store.note("live", "playbook", rules.hash.encode())
 
     def own(self, partitions: Sequence[int]) -> None:
         """Take these shards over: load where they stand, and send what their last owner could not."""
@@ -145,6 +103,7 @@ class Worker:
         for partition in fresh:
             self.shards[partition] = Shard(
                 partition, self.store, self.steps, self.settings.partitions, hot, self.tally, self.secret)
+            self.playbook.resume(self.shards[partition])
             self._look_ahead(partition)
             self._sweeping[partition] = None
         self.publisher.send(self.store.outbox())
@@ -152,10 +111,11 @@ class Worker:
     def _look_ahead(self, partition: int) -> None:
         """Note when this shard has to be woken; not while it reads recorded days, which bring their own time."""
         shard = self.shards[partition]
-        if shard.sweeping:
+        if shard.head.sweep is not None:
             self._sweeping[partition] = None
-        else:
-            self._sweeping.pop(partition, None)
+        elif partition in self._sweeping:
+            del self._sweeping[partition]
+            self.playbook.looked(shard)
         due = None if shard.head.history else shard.next_due()
         if due is None:
             self._dues.pop(partition, None)
@@ -178,7 +138,7 @@ class Worker:
         wait = WAIT
         if soonest is not None:
             wait = min(WAIT, max(0.0, (soonest - self.wall()) / 1000))
-        if self._sweeping:
+        if self._sweeping or self.playbook.warming:
             wait = 0.0
         records = reader.poll(LIMIT, wait)
         work: dict[int, list[Record]] = {}
@@ -193,6 +153,9 @@ class Worker:
         ticks = self._ticks(reader, partitions, now)
         self.publisher.retry()
         self._quiet = 0 if records else self._quiet + 1
+        if self.playbook.warming and (not records or not self._reads % BUSY) and self.playbook.warm(self.shards):
+            self._sweeping.update(dict.fromkeys(self.shards))
+        self._reads += 1
         if (moment := time.monotonic()) >= self._round_at:
             self._round_at = moment + ROUND
             self._round(reader)
@@ -229,7 +192,7 @@ class Worker:
             if self.quintiles is not None and (model.at < self.quintiles.at or model.hash == self.quintiles.hash):
                 return
             self.quintiles = model
-            declared = self.rules.rfm
+            declared = self.playbook.rules.rfm
             if declared is not None and declared.learned:
                 self._sweeping.update(dict.fromkeys(self.shards))
         else:
@@ -239,7 +202,8 @@ class Worker:
 
     def _round(self, reader: Reader) -> None:
         """Twice a second, busy or not: the playbook, what has arrived outside, house-keeping, what is shown of us."""
-        self.look_at_playbook()
+        if self.playbook.look(self.shards):
+            self._sweeping.update(dict.fromkeys(self.shards))
         if self._quiet and (sent := self.publisher.acknowledged()):
             self.store.commit(Batch(), sent)
         self.store.tidy(idle=self._quiet > 0)
@@ -274,19 +238,6 @@ class Worker:
                 logger.error("a step failed; its records were set aside", times=len(shard.bugs), last=shard.bugs[-1])
                 shard.bugs.clear()
 
-    def look_at_playbook(self) -> None:
-        """Swap the playbook whole, between two batches, when the folder has changed; a broken one is not taken."""
-        changed = self.watcher.poll(time.monotonic())
-        if changed is not None:
-            try:
-                self.rules = self._succeeding(succeed(self.rules.playbook, changed))
-            except PlaybookError as wrong:
-                logger.warning("the playbook cannot be used here, the last good one stays live", problems=str(wrong))
-                return
-            self._keep(self.rules)
-            self._sweeping.update(dict.fromkeys(self.shards))
-            logger.info("playbook", version=self.rules.hash[:12])
-
     # -- apply -------------------------------------------------------------------------------------------------
 
     def apply(self, work: Work) -> None:
@@ -295,7 +246,7 @@ class Worker:
         if partition not in self.shards:
             self.own([partition])
         shard = self.shards[partition]
-        shard.apply(records, tick, self.rules, self.model, self.quintiles)
+        shard.apply(records, tick, self.playbook.rules, self.model, self.quintiles)
         self._touched[partition] = None
 
     # -- publish -----------------------------------------------------------------------------------------------

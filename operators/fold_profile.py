@@ -27,6 +27,7 @@ from state.context import Context, Due, Happening, Unreadable
 from state.coupons import expire
 from state.facts import count, learn_trait
 from state.person import MAX_CONSENT, MAX_TEXT, MAX_TRAITS, Facts, Person, Session, Source, Trait
+from state.rules import Rules
 from state.sessions import SESSION_FOR, SESSION_TIMER, begin, close, device_of, ends_at, label
 from state.shop_events import KNOWN, How
 from state.traits import read_answers, read_traits
@@ -82,7 +83,7 @@ def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
     seen = about.attimo if about is not None else None
     at = context.event_time
     try:
-        how, news = _read(event, context)
+        how, news = _read(event, context.rules)
     except WrongField as wrong:
         raise Unreadable(wrong.field, wrong.reason, wrong.kind) from None
 
@@ -145,13 +146,28 @@ def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
     return ended
 
 
-def _read(event: Event, context: Context) -> tuple[How | None, Any]:
+def readable(event: Event, rules: Rules) -> bool:
+    """Whether the engine folds this event, or refuses it for what it says.
+
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> readable(Track(event="Product Added", properties={"product_id": {}}), compile_rules(Playbook()))
+    False
+    """
+    try:
+        _read(event, rules)
+    except WrongField:
+        return False
+    return True
+
+
+def _read(event: Event, rules: Rules) -> tuple[How | None, Any]:
     """How this event is folded (None: it is counted), and what it says. WrongField when it says nonsense."""
     if isinstance(event, Track):
         name = event.event
         how = KNOWN.get(name)
         if how is not None:
-            return how, how.read(event.properties, _prices(context.rules.playbook.shop), event)
+            return how, how.read(event.properties, _prices(rules.playbook.shop), event)
         if not 0 < len(name) <= MAX_TEXT:
             raise WrongField("event", f"should have between 1 and {MAX_TEXT} characters", "too_long")
         if name == "Consent Updated":

@@ -45,7 +45,8 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         return ()
     facts = known(person)
     fresh = person.rules != rules.short
-    quiet = isinstance(event, Due) and event.kind == "playbook"
+    quiet = (isinstance(event, Due) and event.kind == "playbook") or (
+        isinstance(event, Letter) and event.kind == "warmed")
     effects: list[Effect] = []
     if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm or person.counted):
         effects += stand(person, facts, event, context)

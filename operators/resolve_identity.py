@@ -9,6 +9,8 @@ to her. An open visit, its label and the cart move along. Only a trusted `userId
 
 from collections.abc import Sequence
 
+import msgspec
+
 from domain.action import Disarm
 from domain.effect import Effect
 from domain.event import Alias, text_id
@@ -16,7 +18,8 @@ from domain.letter import Letter
 from state.context import Context, Due, Happening
 from state.coupons import settle
 from state.merge import absorb, hand_over
-from state.person import Link, Person
+from state.person import Link, Person, Trace
+from state.warmth import warm
 
 MAX_LINKS = 50
 NAME = "resolve_identity"
@@ -70,4 +73,6 @@ def _read(person: Person, letter: Letter, context: Context) -> Sequence[Effect]:
         absorb(person, letter.body, context.now)
         if person.coupons:
             return settle(person, context)
+    if letter.kind == "warmed":
+        warm(person, letter.sender, msgspec.convert(letter.body.get("traces", {}), dict[str, Trace]))
     return ()

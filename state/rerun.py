@@ -13,7 +13,8 @@ from domain.streams import SHARD_INPUT
 from state.context import Step
 from state.rules import Rules
 from state.shard import Shard
-from state.store import Batch, Store, Turn
+from state.store import Batch, Head, Store, Turn
+from state.warmth import Warm
 
 
 class RerunError(RuntimeError):
@@ -30,21 +31,28 @@ def rerun(
     rules_of: Callable[[str], Rules],
     model_of: Callable[[str], Model | None],
     secret: bytes = b"",
+    warmed: Callable[[int, Rules, Rules, Head], Warm] = lambda partition, before, rules, head: {},
 ) -> list[Row]:
     """Apply the turns to `store` (an empty one); returns every effect, in order.
 
     `fetch(place, first, last)` reads the log; `rules_of` and `model_of` find playbooks and models by their hash.
     `secret` is the shop's: codes of coupons that are made up are made from it.
+    `warmed(partition, before, rules, head)` finds again what was gathered from the log when a playbook was swapped in.
     """
     store.claim([partition], "rerun")
     shard = Shard(partition, store, steps, partitions, hot=10_000, secret=secret)
     rows: list[Row] = []
+    before: Rules | None = None
     for turn in turns:
         records: list[Record] = []
         for stream, first, last in turn.runs:
             records += fetch((SHARD_INPUT[stream], partition), first, last)
         model, quintiles = each_hash(turn.model)
-        shard.apply(records, turn.tick, rules_of(turn.rules), model_of(model) if model else None,
+        rules = rules_of(turn.rules) if before is None or before.hash != turn.rules else before
+        if before is not None and rules is not before:
+            shard.warm = warmed(partition, before, rules, shard.head)
+        before = rules
+        shard.apply(records, turn.tick, rules, model_of(model) if model else None,
                     model_of(quintiles) if quintiles else None)
         batch = Batch()
         shard.stage(batch)

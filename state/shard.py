@@ -3,16 +3,18 @@
     apply(records in log order, tick) -> what is staged        stage(batch) -> what the next commit writes
 
 Pure inside: no clock, no network, no randomness. The clock is the log time of what was read and never runs back.
-Before a record is applied to a person, that person's timers due by then have fired, each at its due time; other
-people's fire in bounded slices at the end of a batch.
+Before a record is applied to a person, their timers due by then have fired, each at its due time; other people's fire
+in bounded slices at the end of a batch.
 
 A bug in a step must not stop the flow: the shard puts the batch back as it was, sets the record aside as a reject, and
 applies the rest again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from domain import event as events
 from domain import letter as letters
@@ -30,17 +32,17 @@ from state.outbox import key_of, rejected, rejected_timer, row_of
 from state.person import Mail, Person, person_key, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
-from state.sweep import PEOPLE_KEYS, SWEPT, stamp_of
+from state.sweep import PEOPLE_KEYS, SWEPT, stamp_of, turn_to
 from state.tally import Tally, person_tag
+from state.warmth import Warm, passed_on, warm
 
 ALL = -2
 """In place of a record's index: the batch as a whole."""
 SLICE = 200
 """Other people's timers that fire at the end of one batch; the rest follow in the next."""
-
 MAX_VALUE = 262_144
 """Bytes of an event that a shard reads; the collector takes far less."""
-
+Read = TypeVar("Read")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STREAM_INDEX = {stream: n for n, stream in enumerate(SHARD_INPUT)}
 
@@ -57,9 +59,9 @@ class Shard:
         self.memory = Memory(partition, store, hot)
         self.tally = tally or Tally()
         self.bugs: list[str] = []
+        self.warm: Warm = {}
         self._firing: tuple[str, str] | None = None
-        self._latest = ""
-        """Whose happening it was that was last gone through, in this batch."""
+        self._latest = ""  # whose happening it was that was last gone through, in this batch
         self._poison_timers: set[tuple[str, str]] = set()
         self._steps = tuple(steps)
         self._partitions = partitions
@@ -89,14 +91,13 @@ class Shard:
         kept_dues = dict(self.memory.dues.staged)
         poison: set[int] = set()
         careful = False
-        if self._poison_timers:
-            self._poison_timers.clear()
+        self._poison_timers.clear()
         runs: list[list[int]]
         while True:
             self._firing, self._latest = None, ""
             self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history), before.rules,
                              before.sweep)
-            self._turn_to(rules, context)
+            turn_to(self.head, stamp_of(rules, quintiles))
             index, runs = -1, []
             try:
                 for index, record in enumerate(records):
@@ -130,13 +131,6 @@ class Shard:
                                     tick, rules.hash, hashes(model, quintiles)))
         self.head.letters = context.letters
 
-    def _turn_to(self, rules: Rules, context: Context) -> None:
-        """Another playbook (or other cuts) than before: everybody is to be looked at again."""
-        stamp = stamp_of(rules, context.quintiles)
-        if stamp != self.head.rules:
-            self.head.sweep = "" if self.head.clock or self.head.rules else None
-            self.head.rules = stamp
-
     def _note(self, runs: list[list[int]], record: Record) -> None:
         """Move the clock and the position, and note the run."""
         head = self.head
@@ -168,28 +162,30 @@ class Shard:
         if tick and self.head.sweep is not None:
             ids = self.memory.ids(self.head.sweep, SWEPT)
             for key in ids:
-                self._look_again(self.memory.person(key), context)
+                self._visit(self.memory.person(key), context)
             self.head.sweep = ids[-1] if len(ids) == SWEPT else None
+
+    def _visit(self, person: Person, context: Context) -> None:
+        """The sweep has come to somebody. What was found of who became known as another is sent on there."""
+        if person.alias_of:
+            if found := self.warm.get(person.id):
+                self._write(passed_on(person, found, f"playbook-{person_tag(person.id)}-{self.head.rules}"), context)
+        elif not person.bot and person.id[:2] in PEOPLE_KEYS:
+            self._look_again(person, context)
+            self._settle(person, context, self.head.clock)
 
     def _look_again(self, person: Person, context: Context) -> None:
         """Look at somebody with another playbook than the one they were last looked at with. It is no occasion."""
-        if person.alias_of or person.bot or person.id[:2] not in PEOPLE_KEYS:
-            return
         clock, name = self.head.clock, (person.id, "playbook:")
-        self._fire(person, context)
         if name in self._poison_timers:
             return
         self._firing = name
+        if found := self.warm.get(person.id):
+            warm(person, person.id, found)
         context.stream, context.offset = "", 0
         context.begin(f"playbook-{person_tag(person.id)}-{self.head.rules}-{clock}", clock, clock)
         self._steps_over(person, Due("playbook", self.head.rules, clock), context)
         self._firing = None
-        self._settle(person, context, clock)
-
-    @property
-    def sweeping(self) -> bool:
-        """Whether everybody is being looked at again; each tick does a part of it."""
-        return self.head.sweep is not None
 
     def next_due(self) -> int | None:
         """When the next timer of this shard comes due, in ms."""
@@ -207,10 +203,8 @@ class Shard:
         if len(record.value) > MAX_VALUE:
             self._reject(record, "too_large", f"the event has {len(record.value)} bytes; at most {MAX_VALUE} are read")
             return
-        try:
-            event = events.decode(record.value)
-        except _UNREADABLE as wrong:
-            self._reject(record, "unreadable", str(wrong))
+        event = self._read(events.decode, record)
+        if event is None:
             return
         key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
         if not key:
@@ -225,6 +219,13 @@ class Shard:
             self._forward(f"s:{self.partition}", key, record.value, record.log_time, origin, context)
             return
         self._event(self.memory.person(key), event, record, origin, record.log_time, context)
+
+    def _read(self, decode: Callable[[bytes], Read], record: Record) -> Read | None:
+        try:
+            return decode(record.value)
+        except _UNREADABLE as wrong:
+            self._reject(record, "unreadable", str(wrong))
+            return None
 
     def _event(self, person: Person, event: Event, record: Record, origin: str, at: int, context: Context) -> None:
         """One event of one person; `at` is the log time by which the event's own time is corrected."""
@@ -251,10 +252,8 @@ class Shard:
         self._settle(person, context, clock)
 
     def _letter(self, record: Record, context: Context) -> None:
-        try:
-            letter = letters.decode(record.value)
-        except _UNREADABLE as wrong:
-            self._reject(record, "unreadable", str(wrong))
+        letter = self._read(letters.decode, record)
+        if letter is None:
             return
         person = self.memory.person(letter.to)
         mail = person.mail.get(letter.sender)
@@ -266,14 +265,10 @@ class Shard:
         self.memory.touched[person.id] = person
         origin = f"{record.stream}-{record.partition}-{record.offset}"
         if letter.kind == "forward":
-            value = str(letter.body.get("value", "")).encode()
-            inner = record._replace(value=value)
-            try:
-                event = events.decode(value)
-            except _UNREADABLE as wrong:
-                self._reject(inner, "unreadable", str(wrong))
-                return
-            self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
+            inner = record._replace(value=str(letter.body.get("value", "")).encode())
+            event = self._read(events.decode, inner)
+            if event is not None:
+                self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
             return
         context.begin(origin, self.head.clock, self.head.clock)
         if letter.kind in desk.KINDS:
@@ -322,6 +317,9 @@ class Shard:
         if not timers:
             return
         clock = self.head.clock
+        if person.rules != context.rules.short and person.rules and min(timers.values()) <= clock:
+            self._look_again(person, context)
+            floor = clock
         while timers:
             due, name = min((due, name) for name, due in timers.items())
             if due > clock:
@@ -347,11 +345,13 @@ class Shard:
 
     def _forward(self, sender: str, to: str, value: bytes, at: int, origin: str, context: Context) -> None:
         """Send a record on to the person it belongs to."""
-        context.letters += 1
-        letter = Letter(kind="forward", sender=sender, to=to, seq=context.letters, id=f"{origin}-forward-0",
-                        body={"value": value.decode(), "at": at})
-        self._effects.append((letter, key_of(letter)))
+        body = {"value": value.decode(), "at": at}
+        self._write(Letter(kind="forward", sender=sender, to=to, seq=0, id=f"{origin}-forward-0", body=body), context)
         self.tally.events["forwarded"] += 1
+
+    def _write(self, letter: Letter, context: Context) -> None:
+        context.letters += 1
+        self._effects.append((replace(letter, seq=context.letters), key_of(letter)))
 
     def _reject(self, record: Record, kind: str, because: str) -> None:
         origin = f"{record.stream}-{record.partition}-{record.offset}"
@@ -359,11 +359,10 @@ class Shard:
 
     def _settle(self, person: Person, context: Context, floor: int) -> None:
         """Fire what was set for now or earlier (it takes effect at `floor`), and note when to look again."""
+        if person.timers and min(person.timers.values()) <= self.head.clock:
+            self._fire(person, context, floor)
         if person.timers:
-            if min(person.timers.values()) <= self.head.clock:
-                self._fire(person, context, floor)
-            if person.timers:
-                self.memory.index(person)
+            self.memory.index(person)
 
     # -- staging -----------------------------------------------------------------------------------------------
 
@@ -398,3 +397,4 @@ class Shard:
         batch.rows += self._rows
         batch.turns += self._turns
         self._rows, self._turns = [], []
+        self.warm = self.warm if self.head.sweep is not None else {}

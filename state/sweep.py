@@ -8,6 +8,7 @@ to a segment that was just written is not greeted as if they had done something.
 
 from domain.model import Model
 from state.rules import Rules
+from state.store import Head
 
 PEOPLE_KEYS = ("u:", "a:")
 """How the ids of human beings begin; desks and homes of coupons are none (`state/desk.py`)."""
@@ -29,3 +30,10 @@ def stamp_of(rules: Rules, quintiles: Model | None) -> str:
     if quintiles is None or cuts is None or not cuts.learned:
         return rules.short
     return f"{rules.short}+{quintiles.hash[:8]}"
+
+
+def turn_to(head: Head, stamp: str) -> None:
+    """Begin to look at everybody again when the stamp is another one; a shard that has read nothing has nobody."""
+    if stamp != head.rules:
+        head.sweep = "" if head.clock or head.rules else None
+        head.rules = stamp

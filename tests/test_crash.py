@@ -147,6 +147,7 @@ def check(house: House, crowd: Crowd, heard: list[str]) -> None:
 
 def rerun(house: House) -> dict[str, bytes]:
     """The recorded turns, run again from the log, give the same persons byte for byte; what was decided, by id."""
+    from flows import warm_up
     from flows.onsite import STEPS
 
     store, decided = house.store(), dict[str, bytes]()
@@ -156,7 +157,8 @@ def rerun(house: House) -> dict[str, bytes]:
             again = SqliteStore(house.folder / "again" / f"{partition}.db", house.settings.partitions)
             rows = reruns.rerun(
                 partition, turns, log.fetch, again, STEPS, house.settings.partitions,
-                lambda known: rules_from(store.kept("playbook", known) or b""), lambda known: model_of(store, known))
+                lambda known: rules_from(store.kept("playbook", known) or b""), lambda known: model_of(store, known),
+                warmed=lambda p, before, rules, head: warm_up.again(p, before, rules, head, log.fetch))
             assert again.persons(partition) == store.persons(partition)
             again.close()
             decided.update({row.id: row.body for row in rows if row.stream in ("actions", "outcomes")})

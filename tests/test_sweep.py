@@ -45,8 +45,8 @@ def test_everybody_is_looked_at_again_and_nobody_is_greeted(tmp_path: Path) -> N
     bench.rules = rules(TWO, GREETS)
     rows, ticks = [], 0
     bench.apply(tick=5_000)
-    assert bench.shard.sweeping
-    while bench.shard.sweeping:
+    assert bench.shard.head.sweep is not None
+    while bench.shard.head.sweep is not None:
         rows += bench.apply(tick=6_000 + ticks)
         ticks += 1
     assert ticks == MANY // SWEPT
@@ -81,10 +81,10 @@ def test_a_sweep_goes_on_after_a_kill_and_is_the_same_however_it_is_cut(tmp_path
     kept = cut.rules
     cut.reopen()
     cut.rules = kept
-    assert cut.shard.sweeping
-    while whole.shard.sweeping:
+    assert cut.shard.head.sweep is not None
+    while whole.shard.head.sweep is not None:
         whole.apply(tick=6_000)
-    while cut.shard.sweeping:
+    while cut.shard.head.sweep is not None:
         cut.apply(tick=6_000)
     assert whole.persons() == cut.persons()
 
@@ -93,4 +93,4 @@ def test_a_fresh_shard_has_nobody_to_look_at(tmp_path: Path) -> None:
     bench = Bench(tmp_path, STEPS, P)
     bench.rules = rules(ONE)
     bench.apply(record(NAMES[1]))
-    assert not bench.shard.sweeping
+    assert bench.shard.head.sweep is None

@@ -158,19 +158,20 @@ def test_a_worker_keeps_what_was_live_over_a_swap_and_a_restart(tmp_path: Any) -
     open_log(settings).close()
     write("1d")
     worker = Worker(settings, STEPS)
-    worker.watcher.poll(0)
+    worker.playbook.watcher.poll(0)
     write("2d")
     for n in range(100):
-        worker.watcher.poll(n * 10.0)
-    worker.rules = worker._succeeding(succeed(worker.rules.playbook, worker.watcher.first()))
-    worker._keep(worker.rules)
-    assert [one.steps[0].wait for one in worker.rules.playbook.past] == ["1d"]
-    kept = worker.rules.hash
+        worker.playbook.watcher.poll(n * 10.0)
+    live = worker.playbook
+    live.rules = live._succeeding(live.watcher.first())
+    live._keep(live.rules)
+    assert [one.steps[0].wait for one in live.rules.playbook.past] == ["1d"]
+    kept = live.rules.hash
     worker.store.close()
     worker.log.close()
     write("3d")
     again = Worker(settings, STEPS)
-    assert [one.steps[0].wait for one in again.rules.playbook.past] == ["1d", "2d"]
+    assert [one.steps[0].wait for one in again.playbook.rules.playbook.past] == ["1d", "2d"]
     source = again.store.kept("playbook", kept)
     assert source is not None
     assert hash_of(source) == kept

@@ -1,0 +1,149 @@
+"""The live playbook of a worker: read, made ready, and swapped whole between two batches.
+
+    folder ─▶ read and checked ─▶ what it counts anew is gathered from the log (flows/warm_up.py) ─▶ swapped in
+       └─ broken: the last good one stays live
+
+What is live is kept in the store by its content hash, so that every decision can be made again with it.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from connectors.log import Log
+from connectors.playbook_folder import Watcher
+from domain import playbook as playbooks
+from domain.playbook import Playbook, succeed
+from domain.problem import PlaybookError, Problem
+from domain.settings import Settings
+from flows.warm_up import WarmUp
+from state.rules import Rules, compile_rules, rules_from
+from state.shard import Shard
+from state.store import Store
+from state.warmth import Warm, missing, pack, unpack
+
+logger = structlog.get_logger()
+
+
+class LivePlaybook:
+    """`rules` are live. PlaybookError when there is no playbook to begin with."""
+
+    def __init__(self, settings: Settings, log: Log, store: Store, secret: bytes) -> None:
+        self.watcher = Watcher(Path(settings.playbook))
+        self._log, self._store, self._secret = log, store, secret
+        self._warming: WarmUp | None = None
+        self._next: Rules | None = None
+        self.rules = self._first()
+
+    def _first(self) -> Rules:
+        """What was live last, if there was anything; the folder's follows, at once unless it must warm up."""
+        live = self._kept()
+        try:
+            rules = self._succeeding(self.watcher.first())
+        except PlaybookError as broken:
+            if live is None:
+                raise
+            logger.warning("the playbook has mistakes, the last good one stays live", problems=str(broken))
+            return live
+        if live is None or not missing(rules.remembered, live.remembered):
+            self._keep(rules)
+            return rules
+        self._next = rules
+        return live
+
+    def _kept(self) -> Rules | None:
+        """The rules that were live last, here or in another worker over the same store."""
+        last = self._store.kept("live", "playbook")
+        source = self._store.kept("playbook", last.decode()) if last else None
+        try:
+            return None if source is None else rules_from(source)
+        except msgspec.ValidationError as strange:
+            logger.warning("the playbook that was live cannot be read any more; who is in a workflow that is no longer "
+                           "there leaves it", because=str(strange))
+            return None
+
+    def _succeeding(self, playbook: Playbook) -> Rules:
+        """The rules of a playbook, together with the workflows that people may still be in: those of the one that was
+        live last. PlaybookError when it cannot be used here.
+        """
+        last = self._store.kept("live", "playbook")
+        source = self._store.kept("playbook", last.decode()) if last else None
+        if source is not None:
+            try:
+                playbook = succeed(playbooks.decode(source), playbook)
+            except msgspec.ValidationError:  # said already, by `_kept`
+                pass
+        rules = compile_rules(playbook)
+        made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
+        if made_up and not self._secret:
+            raise PlaybookError([Problem(
+                f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
+                f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
+        return rules
+
+    def _keep(self, rules: Rules) -> None:
+        self._store.keep("playbook", rules.hash, rules.source)
+        self._store.note("live", "playbook", rules.hash.encode())
+
+    # -- swapping --------------------------------------------------------------------------------------------------
+
+    def look(self, shards: Mapping[int, Shard]) -> bool:
+        """See whether the folder has changed; whether another playbook is live from now on."""
+        changed = self.watcher.poll(time.monotonic())
+        if changed is not None:
+            try:
+                self._next = self._succeeding(changed)
+            except PlaybookError as wrong:
+                logger.warning("the playbook cannot be used here, the last good one stays live", problems=str(wrong))
+                return False
+        if self._next is None:
+            return False
+        rules, self._next = self._next, None
+        if self._warming is not None:
+            self._warming.close()
+            self._warming = None
+        wanted = missing(rules.remembered, self.rules.remembered)
+        if wanted and shards and any(shard.head.positions for shard in shards.values()):
+            self._warming = WarmUp(self._log, list(shards), rules, wanted, lambda partition: shards[partition].head)
+            logger.info("playbook: what it counts is gathered from the log before it goes live",
+                        version=rules.hash[:12], counts=len(wanted))
+            return False
+        self._swap(rules, {}, shards)
+        return True
+
+    @property
+    def warming(self) -> bool:
+        """Whether a new playbook is on its way."""
+        return self._warming is not None
+
+    def warm(self, shards: Mapping[int, Shard]) -> bool:
+        """Gather a slice more of what the next playbook counts; whether it is live from now on."""
+        if self._warming is None or not self._warming.step():
+            return False
+        warming, self._warming = self._warming, None
+        self._swap(warming.rules, warming.finish(), shards)
+        return True
+
+    def _swap(self, rules: Rules, found: Mapping[int, Warm], shards: Mapping[int, Shard]) -> None:
+        """Everybody is decided about with these rules from the next batch on. What was found is kept first."""
+        for partition, some in found.items():
+            if some:
+                self._store.note("warm", str(partition), pack(some))
+                shards[partition].warm = some
+        self._keep(rules)
+        self.rules = rules
+        logger.info("playbook", version=rules.hash[:12])
+
+    def resume(self, shard: Shard) -> None:
+        """Go on with what was found for people whom a shard has not looked at again yet."""
+        packed = self._store.kept("warm", str(shard.partition))
+        if packed:
+            shard.warm = unpack(packed)
+
+    def looked(self, shard: Shard) -> None:
+        """A shard has looked at everybody."""
+        if self._store.kept("warm", str(shard.partition)):
+            self._store.note("warm", str(shard.partition), b"")

@@ -1,0 +1,112 @@
+"""Warmth: what a new playbook counts, found in what the log holds already, for people as they are when it goes live.
+
+    records of one partition, up to its shard's position ─▶ Warmth.read ─▶ person -> traces ─▶ Shard.warm
+
+A condition that counts within thirty days is right from its first second on: the traces it needs are made from the
+recorded events before the playbook that needs them is swapped in. What comes of it does not depend on the order of the
+records, so it is the same live and in a re-run.
+"""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from domain import event as events
+from domain.event import Event, event_time, text_id
+from domain.letter import Letter
+from domain.record import Record
+from state import markers, seen, traces
+from state.person import Facts, Person, Trace, person_key
+from state.traces import TraceRule
+
+Warm = dict[str, dict[str, Trace]]
+"""Person key -> the traces of the events under that key."""
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Warm).decode
+
+
+def missing(new: Mapping[str, TraceRule], have: Mapping[str, TraceRule]) -> dict[str, TraceRule]:
+    """The traces that a new playbook needs and the live one does not keep; the steps of a sequence come with it."""
+    found = {key: rule for key, rule in new.items() if key not in have}
+    for rule in list(found.values()):
+        if rule.chain is not None:
+            found.update({key: new[key] for key in rule.chain[0]})
+    return {key: new[key] for key in new if key in found}
+
+
+class Warmth:
+    """Gathers the traces of one partition. `readable` tells whether the engine folded an event or refused it."""
+
+    def __init__(self, rules: Mapping[str, TraceRule], readable: Callable[[Event], bool]) -> None:
+        self._wanted = frozenset(rules)
+        self._rules = traces.by_event(rules)
+        self._readable = readable
+        self._facts: dict[str, Facts] = {}
+        self._seen: dict[str, Person] = {}
+        self._bots: set[str] = set()
+
+    def read(self, record: Record) -> None:
+        """One record more. What cannot be read, what came twice and what robots did counts nothing."""
+        if record.value.startswith(markers.START):
+            return
+        try:
+            event = events.decode(record.value)
+        except _UNREADABLE:
+            return
+        key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
+        if not key or key in self._bots:
+            return
+        about = event.context.attimo if event.context is not None else None
+        if about is not None and about.bot:
+            if key[0] == "a":
+                self._bots.add(key)
+            return
+        wanted = self._rules.get(event.name)
+        if wanted is None or not self._readable(event):
+            return
+        known = self._seen.get(key)
+        if known is None:
+            known = self._seen[key] = Person(id=key)
+        if seen.already(known, seen.digest(event.message_id or record.value), record.log_time):
+            return
+        facts = self._facts.get(key)
+        if facts is None:
+            facts = self._facts[key] = Facts()
+        traces.remember(facts, wanted, event, event_time(event, record.log_time))
+
+    def found(self) -> Warm:
+        """Everybody of whom something was found."""
+        return {key: {name: trace for name, trace in facts.traces.items() if name in self._wanted}
+                for key, facts in self._facts.items() if facts.traces}
+
+
+def warm(person: Person, origin: str, found: Mapping[str, Trace]) -> None:
+    """Give a person the traces that were found of them under the id `origin`; what they have already stays."""
+    facts = person.facets.get(origin)
+    if facts is None:
+        facts = person.facets[origin] = Facts()
+    for key, trace in found.items():
+        facts.traces.setdefault(key, trace)
+    facts.version += 1
+
+
+def passed_on(person: Person, found: Mapping[str, Trace], origin: str) -> Letter:
+    """What was found of somebody who became known as another one, for that one. The sender gives it its number."""
+    return Letter(kind="warmed", sender=person.id, to=person.alias_of, seq=0, id=f"{origin}-warmed-0",
+                  body={"traces": msgspec.to_builtins(dict(found))})
+
+
+def pack(found: Warm) -> bytes:
+    """What was found, as bytes, so that it outlives a restart.
+
+    >>> unpack(pack({"a:x": {"k": Trace(n=1, first_at=5, times=[5])}}))
+    {'a:x': {'k': Trace(n=1, total=0.0, first_at=5, times=[5], amounts=[])}}
+    """
+    return _encode(found)
+
+
+def unpack(packed: bytes) -> Warm:
+    """What was found, from bytes."""
+    return _decode(packed)

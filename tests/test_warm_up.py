@@ -1,0 +1,184 @@
+"""A changed playbook that counts something new: what the log holds is there from the first second on."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from connectors.log import Log
+from connectors.log_sqlite import SqliteLog
+from domain.playbook import Playbook
+from domain.record import Outgoing, Record
+from domain.streams import LETTERS, PUBLIC
+from flows import warm_up
+from flows.onsite import STEPS
+from flows.warm_up import WarmUp
+from state import codec
+from state.person import Person, Trace
+from state.rerun import rerun
+from state.rules import Rules, compile_rules
+from state.shard import Shard
+from state.store import Batch
+from state.store_sqlite import SqliteStore
+from state.warmth import missing
+from tests.shards import record
+
+PARTITIONS = 2
+T0 = 1_700_000_000_000
+OLD = {"seen": {"session": {"pages_at_least": 1}}}
+NEW = {
+    "mugs": {"did": {"event": "Product Viewed", "where": {"category": "mugs"}, "at_least": 2, "within": "1h"}},
+    "spent": {"did": {"event": "Order Completed", "sum": {"of": "total", "at_least": 50}}},
+    "bought": {"sequence": {"steps": ["Product Viewed", "Product Added", "Order Completed"]}},
+}
+
+
+def rules(segments: dict[str, Any]) -> Rules:
+    return compile_rules(msgspec.convert(
+        {"segments": [{"name": name, "when": when} for name, when in segments.items()]}, Playbook))
+
+
+def events(who: str, at: int) -> list[tuple[str, int, dict[str, Any]]]:
+    product = {"product_id": "p", "price": 30, "category": "mugs", "quantity": 1}
+    return [("Product Viewed", at, product), ("Product Viewed", at + 1_000, {**product, "category": "plates"}),
+            ("Product Added", at + 2_000, product), ("Product Viewed", at + 3_000, product),
+            ("Order Completed", at + 4_000, {"order_id": who, "total": 60, "products": [product]})]
+
+
+class Shop:
+    """A few shards over a real log, as a worker has them."""
+
+    def __init__(self, folder: Path, live: Rules) -> None:
+        self.folder, self.live = folder, live
+        self.log: Log = SqliteLog(folder / "log", PARTITIONS)
+        self.store = SqliteStore(folder / "store.db", PARTITIONS)
+        self.store.claim(range(PARTITIONS), "shop")
+        self.shards = {p: Shard(p, self.store, STEPS, PARTITIONS, 100) for p in range(PARTITIONS)}
+        self.clock = 0
+
+    def happens(self, *records: Record) -> None:
+        """Written to the log; nobody has read it yet."""
+        for one in records:
+            self.clock += 100
+            self.log.append([Outgoing(one.stream, one.key, one.value, log_time=T0 + self.clock)])
+
+    def reads(self, limit: int = 1 << 60) -> None:
+        """The shards read what is there, and each other's letters."""
+        for _ in range(10):
+            again = False
+            for p, shard in self.shards.items():
+                found = [one for stream in (*PUBLIC, LETTERS) for one in self.log.fetch(
+                    (stream, p), shard.head.positions.get(stream, -1) + 1, limit)]
+                if found:
+                    self._turn(shard, sorted(found, key=lambda one: one.offset), 0)
+                    again = True
+            if not again:
+                return
+
+    def sweeps(self) -> None:
+        while any(shard.head.sweep is not None for shard in self.shards.values()):
+            for shard in self.shards.values():
+                self._turn(shard, [], shard.head.clock + 1)
+        self.reads()
+
+    def swaps(self, new: Rules, between: Any = lambda: None) -> None:
+        """The new playbook warms up and goes live."""
+        warming = WarmUp(self.log, list(self.shards), new, missing(new.remembered, self.live.remembered),
+                         lambda p: self.shards[p].head)
+        while not warming.step():
+            between()
+        for p, found in warming.finish().items():
+            self.shards[p].warm = found
+        self.live = new
+        for shard in self.shards.values():
+            self._turn(shard, [], shard.head.clock + 1)
+
+    def _turn(self, shard: Shard, records: list[Record], tick: int) -> None:
+        shard.apply(records, tick, self.live, None)
+        batch = Batch()
+        shard.stage(batch)
+        self.store.commit(batch, [row.seq for row in self.store.outbox()])
+        assert not shard.bugs, shard.bugs
+        for row in batch.rows:
+            if row.stream == LETTERS:
+                self.log.append([Outgoing(row.stream, row.key, row.body, log_time=row.at)])
+
+    def people(self) -> dict[str, Person]:
+        return {key: codec.decode(value) for p in range(PARTITIONS) for key, value in self.store.persons(p)}
+
+    def close(self) -> None:
+        self.store.close()
+        self.log.close()
+
+
+def knows(person: Person) -> dict[str, Trace]:
+    """All that is counted of a person, over the facets."""
+    from state import traces
+
+    return traces.combine(person.facets.values())
+
+
+@pytest.fixture
+def crowd() -> list[Record]:
+    return [record(f"v{n}", name, messageId=f"m{n}-{k}", properties=properties)
+            for n in range(20) for k, (name, _, properties) in enumerate(events(f"v{n}", 1_000 * n))]
+
+
+def test_it_is_as_if_the_playbook_had_been_live_from_the_beginning(tmp_path: Path, crowd: list[Record]) -> None:
+    old, new = rules(OLD), rules(NEW)
+    changed, always = Shop(tmp_path / "a", old), Shop(tmp_path / "b", new)
+    for shop in (changed, always):
+        shop.happens(*crowd[:60])
+        shop.happens(*crowd[5:9], record("v1", "Product Viewed", properties={"product_id": {}}))
+        shop.reads()
+        shop.happens(record("v3", "Product Viewed", userId="ann", messageId="login"), *crowd[60:])
+        shop.reads()
+    late = iter(crowd[:3])
+    changed.swaps(new, lambda: changed.happens(*[one for one in [next(late, None)] if one is not None]))
+    changed.sweeps()
+    there, here = changed.people(), always.people()
+    assert len(there) == len(here)
+    assert any(knows(person) for person in here.values())
+    for key, person in here.items():
+        assert knows(there[key]) == knows(person), key
+        assert set(there[key].segments) == set(person.segments), key
+    assert {name for person in here.values() for name in person.segments} == {"mugs", "spent", "bought"}
+    changed.close()
+    always.close()
+
+
+def test_what_was_found_counts_on_with_what_comes_later(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, rules(OLD))
+    shop.happens(record("v1", "Product Viewed", properties={"product_id": "p", "category": "mugs"}))
+    shop.reads()
+    shop.swaps(rules(NEW))
+    shop.happens(record("v1", "Product Viewed", properties={"product_id": "p", "category": "mugs"}))
+    shop.reads()
+    shop.sweeps()
+    person = shop.people()["a:v1"]
+    assert "mugs" in person.segments
+    assert [trace.n for trace in knows(person).values() if trace.n == 2]
+    shop.close()
+
+
+def test_a_rerun_gathers_the_same(tmp_path: Path, crowd: list[Record]) -> None:
+    old, new = rules(OLD), rules(NEW)
+    shop = Shop(tmp_path, old)
+    shop.happens(*crowd[:70])
+    shop.reads()
+    shop.happens(record("v3", "Product Viewed", userId="ann"))
+    shop.reads()
+    shop.swaps(new)
+    shop.happens(*crowd[70:])
+    shop.reads()
+    shop.sweeps()
+    book = {one.hash: one for one in (old, new)}
+    for p in range(PARTITIONS):
+        again = SqliteStore(tmp_path / f"again{p}.db", PARTITIONS)
+        rerun(p, shop.store.turns(p), shop.log.fetch, again, STEPS, PARTITIONS, lambda known: book[known],
+              lambda known: None, warmed=lambda p, before, after, head: warm_up.again(
+                  p, before, after, head, shop.log.fetch))
+        assert again.persons(p) == shop.store.persons(p)
+        again.close()
+    shop.close()

@@ -14,6 +14,9 @@ from state.view import known
 MOST = 50
 """Campaigns that are shown of one person."""
 
+NEWEST = 10
+"""Messages that are shown of one person."""
+
 Read = Callable[[int, str], bytes | None]
 """(partition, person key) -> the person's bytes."""
 
@@ -97,6 +100,10 @@ def _who(person: Person, currency: str) -> Iterator[str]:
         yield f"  rfm             {person.rfm} ({group_of(person.rfm).replace('_', ' ')})"
     if stage := stage_of(person):
         yield f"  stage           {stage}"
+    for written in reversed(person.written[-NEWEST:]):
+        yield f"  was written     {written.campaign} by {written.channel} on {moment(written.at)}: {written.state}"
+    for name, at in sorted(person.unreachable.items(), key=lambda item: item[1]):
+        yield f"  not reached     by {name.partition(':')[0]}: an address was given up on {moment(at)}"
     for name, at in sorted(person.segments.items()):
         yield f"  in segment      {name} since {moment(at)}"
     for name, due in sorted(person.timers.items(), key=lambda item: item[1]):

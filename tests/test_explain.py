@@ -8,8 +8,9 @@ from domain.partition import partition_of
 from domain.streams import PARTITIONS
 from flows.onsite import STEPS
 from state import codec
-from state.explain import MOST, explain, find
-from state.person import Decision, Facts, Person, Said, routing_key
+from state.addresses import give_up, mark
+from state.explain import MOST, NEWEST, explain, find
+from state.person import Decision, Facts, Person, Said, Written, routing_key
 from tests.shards import record, shop
 from tests.town import Town
 from tests.visitor import Visitor, playbook
@@ -43,6 +44,17 @@ def test_an_anonymous_visitor_with_a_cart() -> None:
     } <= set(page)
     assert page[-1] == "Nothing was decided yet."
     assert "  cart            1 products, 18.00" in explain(visitor.person, "").splitlines()
+
+
+def test_what_was_written_and_which_address_was_given_up() -> None:
+    ann = Person("u:ann", written=[Written(f"m{n}", "hello", "email", 1_569_888_000_000 + n) for n in range(12)])
+    ann.written[-1].state = "bounced"
+    give_up(ann, "email", mark("ann@x.example"), 1_569_888_000_000)
+    page = explain(ann, "EUR").splitlines()
+    written = [line for line in page if "was written" in line]
+    assert written[0] == "  was written     hello by email on 2019-10-01 00:00:00: bounced"
+    assert len(written) == NEWEST
+    assert "  not reached     by email: an address was given up on 2019-10-01 00:00:00" in page
 
 
 def test_a_known_customer_who_absorbed_two_browsers_is_found_by_either(tmp_path: Path) -> None:

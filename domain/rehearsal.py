@@ -140,7 +140,7 @@ ANNOYED = {
 MANY = 4
 """Things within one day of the shop's time zone that are too many."""
 
-PRESSURE = frozenset({"shop_limit", "cooldown", "group_limit", "pressure"})
+PRESSURE = frozenset({"shop_limit", "group_limit", "pressure"})
 """Reasons of holds that say: this person has been told enough."""
 
 encode = msgspec.json.Encoder(order="sorted").encode

@@ -179,7 +179,7 @@ def _look(family: Family, key: str, record: Record, stage: Stage) -> None:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         if isinstance(event, events.Track) and event.event in SHOWN:
-            family.shown.update(value for name in ("action_id", "message_id")
+            family.shown.update((value, key) for name in ("action_id", "message_id")
                                 if isinstance(value := event.properties.get(name), str))
 
 

@@ -33,6 +33,8 @@ def diary(notes: Iterable[Note], rules: Rules, campaign: str = "") -> list[str]:
 
 def _words(note: Note, rules: Rules, campaign: str) -> Iterator[str]:
     effect, about = note.effect, note.about
+    if isinstance(effect, Disarm) and effect.because.reason == "shown":
+        return  # what was shown no longer waits: that goes without saying
     if note.event is not None:
         yield f"{note.event.name}{_told(note.event)}"
     elif about is not None:

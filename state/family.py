@@ -19,7 +19,10 @@ _RANK = {stream: n for n, stream in enumerate(SHARD_INPUT)}
 
 
 class Family:
-    """What there is to go through: `items` as they come, `present` the ids that did something in the period."""
+    """What there is to go through: `items` as they come, `present` the ids that did something in the period.
+
+    `decided` is what was decided live, `shown` whom of it what was shown (by the id of the decision).
+    """
 
     __slots__ = ("decided", "items", "present", "shown")
 
@@ -27,7 +30,7 @@ class Family:
         self.items: list[Item] = []
         self.present: set[str] = set()
         self.decided: list[Effect] = []
-        self.shown: set[str] = set()
+        self.shown: dict[str, str] = {}
 
 
 class Stage:

@@ -146,7 +146,10 @@ class Reactions:
             person.timers[f"{TIMER}:{said.action_id}"] = context.now
 
     def _close(self, person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-        """After the steps: who leaves now sees what was ready for that."""
+        """After the steps: what they left for the shard; and who leaves now sees what was ready for that."""
+        for effect in context.news:
+            if not isinstance(effect, Letter):
+                self._note(person, context, "", effect=effect)
         if self._leaving:
             leaving, self._leaving = self._leaving, []
             anonymous_id = person.session.anonymous_id if person.session is not None else ""

@@ -18,6 +18,9 @@ from state.person import Person
 from state.reactions import Note
 from state.virtual import whose
 
+AT_ONCE = "coupon_pending"
+"""The reason of a hold that is over at the same instant: in a rehearsal, codes come at once."""
+
 
 class Period:
     """From when until when (ms, the end is not in it), in days of a time zone."""
@@ -141,6 +144,8 @@ class Books:
 
     def _held(self, who: str, hold: Hold) -> None:
         reason = hold.because.reason
+        if reason == AT_ONCE:
+            return
         one = self._campaigns[hold.campaign]
         one.holds[reason][who] += 1
         if reason in PRESSURE:
@@ -151,20 +156,24 @@ class Books:
 
     # -- what really happened ----------------------------------------------------------------------------------
 
-    def live(self, decided: Iterable[Effect], shown: Collection[str]) -> None:
-        """Count what was decided live; `shown` are the ids of the decisions that people were shown."""
+    def live(self, decided: Iterable[Effect], shown: Mapping[str, str]) -> None:
+        """Count what was decided live; `shown` says who was shown it, by the id of the decision."""
         for effect in decided:
             if not isinstance(effect, Send | Arm | Hold | Disarm | Message) or effect.at not in self._period:
                 continue
             self._decided_live += 1
-            who = whose(effect.person, self._people)
-            was_shown = effect.id in shown
-            if isinstance(effect, Send) or (isinstance(effect, Message) and not effect.withdraws) or (
-                    isinstance(effect, Arm) and was_shown):
+            seen_by = shown.get(effect.id)
+            got_by: str | None = None
+            if isinstance(effect, Send) or (isinstance(effect, Message) and not effect.withdraws):
+                got_by = effect.person
+            elif isinstance(effect, Arm):
+                got_by = seen_by
+            if got_by is not None:
+                who = whose(got_by, self._people)
                 self._campaigns[effect.campaign].live[who] += 1
                 self._live_things[who] += 1
-            if was_shown:
-                self._campaigns[effect.campaign].live_shown.add(who)
+            if seen_by is not None:
+                self._campaigns[effect.campaign].live_shown.add(whose(seen_by, self._people))
 
     # -- together ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """A live shop in one process: real shards over a real log and store, with a clock, delays and chance of its own.
 
-What production does at some time or other is drawn here: shards read late and in pieces, letters take their time, clocks
-tick when all is read, models change, people react to what they see. Everything is recorded as in production.
+What production does at some time or other is drawn here: shards read late and in pieces, letters take their time,
+clocks tick when all is read, models change, people react to what they see. Everything is recorded as in production.
 """
 
 import random

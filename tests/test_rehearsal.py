@@ -1,26 +1,42 @@
 """Rehearsal: the same steps over what is recorded; against what was live, against itself, and what it says."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from attimo import cli
 from connectors.history import recorded
+from connectors.log import LogError
 from connectors.playbook_folder import read
 from connectors.rehearsal_report import text
-from domain.action import Action
+from domain.action import Action, Content, Send
+from domain.effect import Effect
+from domain.event import Track
 from domain.message import Message
 from domain.model import Model
+from domain.partition import partition_of
+from domain.playbook import Playbook
+from domain.record import Outgoing
 from domain.rehearsal import decode
 from domain.rehearsal import encode as canonical
 from domain.settings import Settings
 from domain.streams import PUBLIC
 from flows.rehearsal import decisions, follow, rehearse
 from flows.rehearsal_plan import Wish
+from state.context import Context, Happening
+from state.family import Family, Stage, item_of
+from state.person import Person
+from state.rehearsal import Period
 from state.rules import compile_rules
+from state.virtual import Learned
 from tests.live import T0, Live
+from tests.shards import record
 
 SHOP = """
 currency = "EUR"
@@ -143,7 +159,7 @@ def lived(tmp_path: Path, seed: int, moments: int = 250) -> Live:
     for n in range(moments):
         live.now += chance.choice((0, 1, 40, 900, 5_000, 30_000, 61_000, 200_000, 1_900_000))
         who = f"b{chance.randrange(9)}"
-        user = f"user-{chance.randrange(3)}" if chance.random() < 0.25 else ""
+        user = f"user-{chance.randrange(3)}" if who > "b3" and chance.random() < 0.3 else ""
         name = chance.choice(("Page Viewed", "Product Viewed", "Product Viewed", "Product Added", "Product Added",
                               "Exit Intent", "Exit Intent", "Order Completed", "Cart Cleared", "Signed Out",
                               "Identified"))
@@ -175,3 +191,331 @@ def test_as_recorded_is_what_was_live(tmp_path: Path, seed: int) -> None:
     assert min(kinds[kind] for kind in ("send", "arm", "disarm", "hold", "move", "message")) > 3
     assert found.keys() == expected.keys()
     assert found == expected
+
+
+# -- what is assumed of people ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Live:
+    """A log to write to; nothing is live."""
+    return Live(tmp_path / "data", compile_rules(read(folder(tmp_path / "shop"))), 0)
+
+
+def told(shop: Live, name: str, playbook: str = "", **how: Any) -> Any:
+    """What is reported of a campaign."""
+    wish = Wish(playbook or str(Path(shop.settings.data).parent / "shop"), processes=1, **{"end": "2031-01-01", **how})
+    return rehearse(shop.settings, wish).found.campaigns.get(name)
+
+
+def test_what_is_sent_counts_as_shown_so_limits_are_spent(shop: Live) -> None:
+    for _ in range(4):
+        shop.now += 60_000
+        shop.happens("ann", "Product Added", properties=CUP)
+    found = told(shop, "added")
+    assert found.per_day == {"bar": {"2025-06-15": 2}}
+    assert found.holds["limit"].times == 1
+
+
+def test_who_leaves_sees_what_was_armed_then(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.now += 30_000
+    shop.happens("ann", "Exit Intent")
+    shop.happens("bob", "Exit Intent")
+    found = told(shop, "leaving")
+    assert (found.people, found.armed_people, found.per_day) == (1, 1, {"popup": {"2025-06-15": 1}})
+
+
+def test_what_was_armed_too_long_ago_is_not_seen(shop: Live) -> None:
+    """The offer is good for five minutes and is not made again when the cart is empty."""
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.now += 30_000
+    shop.happens("ann", "Cart Cleared")
+    shop.now += 30_000
+    shop.happens("ann", "Exit Intent")
+    found = told(shop, "leaving")
+    assert (found.people, found.armed) == (0, 1)
+    assert found.taken_back == 1
+
+
+def test_reactions_to_what_was_live_are_passed_over(shop: Live) -> None:
+    """Somebody was shown another playbook's offer of the same campaign, and closed it."""
+    for _ in range(2):
+        shop.happens("ann", "Offer Shown", properties={"action_id": "clicks-0-1-respect_limits-0", "campaign": "added"})
+    shop.happens("ann", "Offer Dismissed", properties={"action_id": "clicks-0-1-respect_limits-0", "campaign": "added"})
+    shop.now += 60_000
+    shop.happens("ann", "Product Added", properties=CUP)
+    assert told(shop, "added").people == 1
+
+
+def test_closing_what_the_rehearsal_says_as_well_counts(shop: Live) -> None:
+    """The same decision was live, and they closed it: so it does not come again in that visit."""
+    shop.happens("ann", "Product Added", properties=CUP)
+    found = [decided for decided in decisions(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop")))
+             if isinstance(decided, Send) and decided.campaign == "added"]
+    shop.now += 1_000
+    shop.reacts("Offer Dismissed", found[0])
+    shop.now += 60_000
+    shop.happens("ann", "Product Added", properties=CUP)
+    added = told(shop, "added")
+    assert (added.closed, added.holds["dismissed"].times, added.people) == (1, 1, 1)
+
+
+def test_what_happened_before_warms_up_and_is_not_reported(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.happens("bob", "Page Viewed")
+    shop.now += 2 * 86_400_000
+    shop.happens("ann", "Exit Intent")
+    wish = Wish(str(Path(shop.settings.data).parent / "shop"), begin="2025-06-16", end="2025-06-18", processes=1)
+    warm, cold = (rehearse(shop.settings, wish._replace(cold=cold)).found for cold in (False, True))
+    assert (warm.events, warm.warm_up, warm.people) == (1, 2, 1)
+    assert (cold.events, cold.warm_up, cold.people) == (1, 0, 1)
+    assert warm.campaigns["leaving"].armed_people == 1, "the cart of two days ago is known"
+    assert "leaving" not in cold.campaigns
+    assert "added" not in warm.campaigns, "it was told before the time that is reported"
+
+
+def test_whom_it_would_annoy(shop: Live) -> None:
+    """Ann comes to the shop's limit of four in one visit; that is four things in a day, too."""
+    for n in range(7):
+        shop.now += 50_000
+        shop.happens("ann", "Product Added" if n % 2 else "Product Viewed", properties={**CUP, "product_id": f"p{n}"})
+        shop.happens("ann", "Page Viewed")
+        shop.happens("ann", "Exit Intent")
+    shop.happens("bob", "Page Viewed")
+    found = rehearse(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)).found
+    assert found.annoyed == {"day": 1, "limit": 1}
+    assert (found.annoyed_people, found.people, found.reached) == (1, 2, 1)
+    assert found.busiest[:2] == (4, 4)
+
+
+def test_conflicts_and_overlap(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.now += 30_000
+    shop.happens("ann", "Exit Intent")
+    assert told(shop, "also_added").lost_to == {"added": 1}
+    assert told(shop, "added").also == {"leaving": 1}
+
+
+def test_timers_go_on_until_the_end_that_was_named(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.happens("ann", "Page Viewed")
+    before = told(shop, "cart_waits", end="2025-06-15 17:07")  # the cart was touched at 17:06:40
+    after = told(shop, "cart_waits", end="2025-06-15 17:10")
+    assert before is None
+    assert after.people == 1
+
+
+def test_one_shop_two_ids_one_person(shop: Live) -> None:
+    """What is learned by login counts: the limits are those of one person, and one person is reported."""
+    shop.happens("phone", "Product Added", properties=CUP)
+    shop.now += 30_000
+    shop.happens("phone", "Page Viewed", "ann")
+    shop.happens("laptop", "Page Viewed", "ann")
+    shop.now += 30_000
+    shop.happens("laptop", "Product Added", "ann", properties=CUP)
+    shop.now += 30_000
+    shop.happens("phone", "Product Added", properties=CUP)
+    found = rehearse(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)).found
+    assert found.people == 1
+    assert (found.campaigns["added"].people, found.campaigns["added"].holds["limit"].people) == (1, 1)
+
+
+def test_coupons_are_counted_and_their_codes_are_good_for_nothing(shop: Live, tmp_path: Path) -> None:
+    extra = folder(tmp_path / "coupons", **{
+        "coupons/ten.toml": "percent = 10\nprefix = \"TEN-\"\n",
+        "campaigns/gift.toml": """
+format = "popup"
+coupon = "ten"
+priority = 50
+trigger = { event = "Product Viewed" }
+[content.default]
+title = "Your code: {{ coupon.code }}"
+"""})
+    for who in ("ann", "bob"):
+        shop.happens(who, "Product Viewed", properties=CUP)
+    wish = Wish(str(extra), processes=1)
+    report = rehearse(shop.settings, wish)
+    assert report.found.coupons["ten"]["reserved"] == 2
+    assert report.found.campaigns["gift"].people == 2
+    assert b"TEN-" not in canonical(report)
+    assert "TEN-" not in text(report)
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_give_the_same_bytes_in_one_process_or_two(tmp_path: Path) -> None:
+    live = lived(tmp_path, 5, moments=120)
+    live.close()
+    wish = Wish(str(tmp_path / "shop"), processes=1)
+    first = canonical(rehearse(live.settings, wish))
+    again = canonical(rehearse(live.settings, wish))
+    two = canonical(rehearse(live.settings, wish._replace(processes=2)))
+    assert first == again == two
+    assert decode(first).found.reached > 5
+
+
+def test_nothing_is_written(tmp_path: Path) -> None:
+    live = lived(tmp_path, 6, moments=60)
+    live.close()
+
+    def content() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted((tmp_path / "data").rglob("*"))
+                if path.is_file() and not path.name.endswith("-shm") and path.stat().st_size}
+
+    before = content()
+    rehearse(live.settings, Wish(str(tmp_path / "shop"), processes=1))
+    rehearse(live.settings, Wish(str(tmp_path / "shop"), processes=1, as_recorded=True))
+    follow(live.settings, Wish(str(tmp_path / "shop")), "b1")
+    assert content() == before
+
+
+def test_live_and_rehearsed_are_set_side_by_side(tmp_path: Path) -> None:
+    """As recorded with the same playbook, nobody gets anything newly, and nobody gets anything no longer."""
+    live = lived(tmp_path, 7, moments=150)
+    live.close()
+    found = rehearse(live.settings, Wish(str(tmp_path / "shop"), as_recorded=True, processes=1, end="2031-01-01")).found
+    assert found.decided_live > 100
+    for name, one in found.campaigns.items():
+        assert (one.live.new, one.live.gone, one.live.both) == (0, 0, one.people), name
+        assert one.live.times == sum(sum(days.values()) for days in one.per_day.values()), name
+    (tmp_path / "shop" / "campaigns" / "added.toml").unlink()
+    without = rehearse(live.settings, Wish(str(tmp_path / "shop"), processes=1, end="2031-01-01")).found
+    assert without.campaigns["added"].live.gone == found.campaigns["added"].live.people > 0
+
+
+def test_the_report_names_nobody(tmp_path: Path) -> None:
+    live = lived(tmp_path, 8, moments=120)
+    live.close()
+    report = rehearse(live.settings, Wish(str(tmp_path / "shop"), processes=1))
+    for name in [f"b{n}" for n in range(9)] + [f"user-{n}" for n in range(3)]:
+        assert f'"{name}"'.encode() not in canonical(report)
+        assert f":{name}" not in text(report)
+    assert b"@shop.example" not in canonical(report)
+
+
+def test_the_text_says_the_top_facts_first(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.now += 30_000
+    shop.happens("ann", "Exit Intent")
+    shop.happens("bob", "Page Viewed")
+    wish = Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)
+    lines = text(rehearse(shop.settings, wish)).splitlines()
+    assert lines[1] == "3 events of 2 people, 0 before as a warm-up; no model"
+    assert lines[5] == "  1 of 2 people (50 %) would be told something, 2 times in all"
+    assert any(re.fullmatch(r"  leaving +1 +50 % +1 +0", line) for line in lines)
+    assert any(re.fullmatch(r"  lost to +added 1 \(the same place at the same moment\)", line) for line in lines)
+    narrow = text(rehearse(shop.settings, wish), "added").splitlines()
+    assert narrow[4] == "added"
+    assert not any("leaving" in line for line in narrow[4:5])
+
+
+def test_one_person_is_told_step_by_step(shop: Live) -> None:
+    shop.happens("phone", "Product Added", properties=CUP)
+    shop.now += 30_000
+    shop.happens("phone", "Exit Intent", "ann")
+    shop.happens("bob", "Product Added", properties=CUP)
+    wish = Wish(str(Path(shop.settings.data).parent / "shop"))
+    page = follow(shop.settings, wish, "phone")
+    assert page == follow(shop.settings, wish, "ann"), "both ids are hers"
+    assert "  17:06:40  Product Added  product_id cup" in page
+    assert "    send    added  event \"Product Added\"" in page
+    assert "    hold    also_added  lower_priority: added is shown" in page
+    assert "u:ann  (known customer)" in page
+    assert "bob" not in page
+    assert "also_added" not in follow(shop.settings, wish, "ann", "added")
+    with pytest.raises(ValueError, match="nobody is recorded as eve"):
+        follow(shop.settings, wish, "eve")
+
+
+# -- what stands against it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "words"), [
+    ({"begin": "yesterday"}, "yesterday: write a day"),
+    ({"begin": "2025-06-16", "end": "2025-06-15"}, "is not before --to"),
+    ({"begin": "2026-06-16"}, "nothing is recorded since then"),
+    ({"end": "2001-01-01"}, "the log holds nothing of this time"),
+    ({"model": "no/such/file"}, "there is no such file"),
+    ({"as_recorded": True}, "no turns are recorded here"),
+])
+def test_what_cannot_be_rehearsed_says_why(shop: Live, how: dict[str, Any], words: str) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    with pytest.raises(ValueError, match=words):
+        rehearse(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop"), processes=1, **how))
+
+
+def test_without_a_log_there_is_nothing_to_rehearse(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="nothing was recorded"):
+        rehearse(Settings(data=str(tmp_path / "empty")), Wish(str(folder(tmp_path / "shop"))))
+    assert not (tmp_path / "empty").exists(), "asking makes nothing"
+
+
+def test_what_cannot_be_read_is_set_aside_and_counted(shop: Live) -> None:
+    shop.log.append([Outgoing("clicks", b"x", b"not json"), Outgoing("clicks", b"x", b'{"type":"page"}'),
+                     Outgoing("clicks", b"ann", b'{"type":"track","event":7,"anonymousId":"ann"}', 0)])
+    shop.happens("ann", "Product Added", properties={**CUP, "price": "cheap"})
+    shop.happens("ann", "Page Viewed")
+    found = rehearse(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)).found
+    assert found.rejects == {"no_person": 1, "unreadable": 3}
+
+
+def test_a_record_in_the_wrong_partition_is_forwarded(shop: Live) -> None:
+    value = b'{"type":"track","event":"Product Added","anonymousId":"ann","properties":{"product_id":"cup","price":9}}'
+    for partition in range(4):
+        shop.log.append([Outgoing("carts", b"ann", value.replace(b"cup", b"cup%d" % partition), partition)])
+    assert told(shop, "leaving").armed_people == 1
+    found = rehearse(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)).found
+    assert found.people == 1
+
+
+def test_a_step_that_fails_sets_one_record_aside_and_counts_nothing_twice() -> None:
+    def fails(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if isinstance(event, Track) and event.properties.get("product_id") == "bad":
+            raise ZeroDivisionError
+        return ()
+
+    def speaks(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if not isinstance(event, Track) or event.event != "Product Added":
+            return ()
+        return (Send(id=context.id("speaks"), at=context.now, person=person.id, campaign="x", format="bar",
+                     content=Content(), not_after=context.now),)
+
+    stage = Stage((speaks, fails), compile_rules(Playbook()), 4, Period(0, 1 << 50, "UTC"), lambda *_: Learned())
+    family = Family()
+    for n, product in enumerate(("good", "bad", "good")):
+        one = record("ann", "Product Added", at=T0 + n, partition=partition_of(b"ann", 4),
+                     properties={"product_id": product})
+        family.items.append(item_of(one, Learned()))
+    found = stage.count("a:ann", family, True, ())
+    assert found.campaigns["x"].per_day == {"bar": {"2025-06-15": 2}}
+    assert stage.tally.kinds["reject", "internal"] == 1
+
+
+def test_the_command(shop: Live, tmp_path: Path) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.close()
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(cli, ["rehearse", *words, "--data", shop.settings.data, "--set", "partitions=4"])
+
+    done = run(str(tmp_path / "shop"), "--json", str(tmp_path / "report.json"))
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 person (100 %) would be told something" in done.output
+    assert decode((tmp_path / "report.json").read_bytes()).found.people == 1
+    assert "send    added" in run(str(tmp_path / "shop"), "--explain", "ann").output
+    assert run(str(tmp_path / "shop"), "--campaign", "none_such").exit_code == 2
+    assert run(str(tmp_path / "shop"), "--json", str(tmp_path / "no" / "folder.json")).exit_code == 2
+    (tmp_path / "shop" / "campaigns" / "added.toml").write_text("format = 7")
+    broken = run(str(tmp_path / "shop"))
+    assert broken.exit_code == 2
+    assert "campaigns/added.toml" in broken.output
+
+
+def test_history_is_read_in_the_order_of_the_file(shop: Live) -> None:
+    for n in range(3):
+        shop.now += 1_000
+        shop.happens("ann", "Page Viewed" if n else "Product Added", properties=CUP)
+    found = list(recorded(shop.settings, PUBLIC, shop.now))
+    assert [(one.stream, one.log_time - T0) for one in found] == [("carts", 1_000), ("clicks", 2_000)]

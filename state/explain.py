@@ -9,7 +9,10 @@ from state import codec
 from state.funnel import stage_of
 from state.person import Decision, Facts, Person, Said, person_key, routing_key
 from state.rfm_groups import group_of
+from state.rules import Rules
+from state.runs import ASKED
 from state.view import known
+from state.why_not import why_not
 
 MOST = 50
 """Campaigns that are shown of one person."""
@@ -62,10 +65,14 @@ def money(minor: int, currency: str) -> str:
     return f"{to_major(minor, currency)} {currency}".strip()
 
 
-def explain(person: Person, currency: str, campaign: str = "") -> str:
-    """A page of text about one person; with `campaign`, only the decisions about that one."""
+def explain(person: Person, currency: str, campaign: str = "", rules: Rules | None = None, now: int = 0) -> str:
+    """A page of text about one person; with `campaign`, why they got that one, or why not.
+
+    With the live `rules`, what stands in its way at `now` (ms) is told too.
+    """
     if campaign:
-        return "\n".join(_decisions(person, campaign))
+        more = why_not(person, campaign, rules, now) if rules is not None else ()
+        return "\n".join([*_decisions(person, campaign), *more])
     return "\n".join([*_who(person, currency), "", *_decisions(person, "")])
 
 
@@ -106,8 +113,20 @@ def _who(person: Person, currency: str) -> Iterator[str]:
         yield f"  not reached     by {name.partition(':')[0]}: an address was given up on {moment(at)}"
     for name, at in sorted(person.segments.items()):
         yield f"  in segment      {name} since {moment(at)}"
+    yield from _runs(person)
     for name, due in sorted(person.timers.items(), key=lambda item: item[1]):
         yield f"  will be looked at again  {moment(due)}  ({name})"
+
+
+def _runs(person: Person) -> Iterator[str]:
+    """Where they are on their ways through workflows, since when, and what they wait for."""
+    for run in sorted(person.runs.values(), key=lambda run: (run.began_at, run.workflow)):
+        yield (f"  in workflow     {run.workflow} since {moment(run.began_at)} ({run.origin}), at {run.at} since "
+               f"{moment(run.since)}")
+        waits = ("the moment to say what this step says" if run.waits in ASKED else run.waits) or "nothing"
+        yield f"{'':18}waits for {waits}" + (f", until {moment(run.until)}" if run.until else "")
+    for name, been in sorted(person.been.items()):
+        yield f"  was in workflow {name}: {been.times} times, last left {moment(been.left_at)}"
 
 
 def _did(facts: Facts, currency: str) -> Iterator[str]:
@@ -121,16 +140,18 @@ def _did(facts: Facts, currency: str) -> Iterator[str]:
 
 
 def _decisions(person: Person, campaign: str) -> Iterator[str]:
-    lines: dict[str, tuple[int, list[str]]] = {}
+    lines: list[tuple[int, list[str]]] = []
     for name in dict.fromkeys([*person.decisions, *person.said]):
         if not campaign or name == campaign:
-            lines[name] = _decision(name, person.decisions.get(name), person.said.get(name, Said()))
+            lines.append(_decision(name, person.decisions.get(name), person.said.get(name, Said())))
+    lines += [_decision(one.campaign, Decision(one.at, one.kind, one.reason, one.detail, one.action_id), Said())
+              for one in person.earlier if not campaign or one.campaign == campaign]
     if not lines:
         yield (f"Nothing was decided about {campaign}: there was no occasion on which its conditions held."
                if campaign else "Nothing was decided yet.")
         return
     yield "Decisions, newest first"
-    newest = sorted(lines.values(), key=lambda found: -found[0])
+    newest = sorted(lines, key=lambda found: -found[0])
     for _, words in newest[:MOST]:
         yield from words
     if len(newest) > MOST:

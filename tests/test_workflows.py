@@ -1,12 +1,20 @@
 """Workflows: who enters, what each step does, what is waited for, who leaves, and at which moment."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from domain import action
 from domain.action import Progress
+from flows.onsite import STEPS
 from operators.advance_workflows import CIRCLE, CROWDED, MOST_AT_ONCE
+from state.explain import explain
 from state.person import MAX_RUNS
+from state.rules import compile_rules
+from state.view import known
+from tests.shards import record
+from tests.town import Town
 from tests.visitor import T0, Visitor, playbook, short
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -356,3 +364,44 @@ def test_workflows_that_start_each_other_at_once_end() -> None:
     ann.does(0, "Cart Viewed")
     assert len(ways(ann)) < 20 * MOST_AT_ONCE
     assert ann.now == T0
+
+
+# -- the whole house -------------------------------------------------------------------------------------------
+
+
+def test_explain_says_where_they_are_and_what_they_wait_for() -> None:
+    ann = visitor({"wait_for": {"event": "Exit Intent", "within": "1h"}}, again="always")
+    ann.does(0, "Cart Viewed")
+    ann.does(HOUR + 5, "Cart Viewed")
+    page = explain(ann.person, "EUR").splitlines()
+    since = "2023-11-14 23:13:20"
+    assert f'  in workflow     w since {since} (event "Cart Viewed"), at step_1 since {since}' in page
+    assert '                  waits for event "Exit Intent", until 2023-11-15 00:13:20' in page
+    assert f"  was in workflow w: 1 times, last left {since}" in page
+
+
+def test_two_days_over_a_login_and_a_restart_and_every_effect_has_its_own_id(tmp_path: Path) -> None:
+    """Shards, letters and the store, as in production: begun by a browser, finished by the customer it belongs to."""
+    rules = compile_rules(playbook(campaigns=OFFER, segments={"t": {"static": True}}, workflows={
+        "w": flow({"tag": "t"}, {"set": {"plan": "gold"}}, {"wait": "2d"}, {"goal": "late"}),
+        "then": flow({"send": "offer"}, {"goal": "told"}, enters={"segment": "t"})}))
+    town = Town(tmp_path, STEPS, rules)
+    town.feed(record("x", "Cart Viewed", at=T0))
+    town.feed(record("x", "Page Viewed", at=T0 + 1, userId="ann"))
+    town.tick(T0 + DAY)
+    town.store.close()
+    rows, town = town.rows, Town(tmp_path, STEPS, rules)
+    town.tick(T0 + 3 * DAY)
+    rows += town.rows
+    said = [action.decode(row.body) for row in rows if row.stream == "actions"]
+    progress = [(one.person, one.at - T0, one.what, one.goal) for one in said if isinstance(one, Progress)]
+    assert progress == [
+        ("a:x", 0, "entered", ""), ("a:x", 0, "step", ""), ("a:x", 0, "entered", ""), ("a:x", 0, "step", ""),
+        ("a:x", 0, "goal", "told"), ("a:x", 0, "finished", ""),
+        ("u:ann", 2 * DAY, "goal", "late"), ("u:ann", 2 * DAY, "finished", "")]
+    assert len({row.id for row in rows}) == len(rows)
+    ann = town.person("u:ann")
+    assert ann is not None
+    assert ann.runs == {}
+    assert (ann.been["w"].times, ann.been["then"].times) == (1, 1)
+    assert known(ann).traits["plan"].value == "gold"

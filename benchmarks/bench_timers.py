@@ -1,0 +1,105 @@
+"""What do a million people cost who wait in a workflow, while nobody of them does anything?
+
+Two houses over the same traffic: in the store of one of them lie the timers, written there directly, due in an hour at
+the soonest. They take turns. First a backlog (CPU per event, between two marks in it), then nothing at all for some
+seconds (CPU of the loop that looks at clock and log).
+"""
+
+import time
+from typing import NamedTuple
+
+from benchmarks.house import House, house
+from benchmarks.report import Budget, Result, result
+from domain.partition import partition_of
+from flows.worker import store_path
+from state import codec
+from state.person import Count, Facts, Person, Run, routing_key
+from state.runs import TIMER
+from state.store import Batch
+from state.store_sqlite import SqliteStore
+
+LEAD = 2_000
+"""Events before the first mark: caches fill, templates are parsed."""
+MONTH = 30 * 86_400_000
+HOUR = 3_600_000
+
+
+class Measured(NamedTuple):
+    """One house for one round: CPU per event (us) when busy, share of a core (%) when idle."""
+
+    busy_us: float
+    idle: float
+
+
+def measure(home: House, timers: int, events: int, seconds: float, rounds: int) -> list[Result]:
+    """Rows: CPU per event, and of idling, with the timers; without them is the floor."""
+    runs: dict[str, list[Measured]] = {"with": [], "without": []}
+    with house(home.persons) as other:
+        for one in (home, other):  # everybody is looked at when a playbook is new: let that be over
+            one.attimo("onsite")
+            one.ready("onsite")
+            time.sleep(1.0)
+            one.stop("onsite")
+        size = write_timers(home, timers)
+        for n in range(rounds):
+            both = (("with", home), ("without", other))
+            for name, one in both if n % 2 == 0 else reversed(both):
+                runs[name].append(_round(one, events, seconds, 700 + n))
+    note = f"{timers:,} people wait, {size >> 20} MB of them in the store"
+    return [
+        result("CPU of onsite per event, timers pending", "us", [run.busy_us for run in runs["with"]],
+               [run.busy_us for run in runs["without"]], Budget("<= 1.05x without", ratio=1.05), note),
+        result("CPU of onsite idling, timers pending", "% of a core", [run.idle for run in runs["with"]],
+               [run.idle for run in runs["without"]], Budget("<= 1.1x without", ratio=1.1)),
+    ]
+
+
+def write_timers(home: House, timers: int) -> int:
+    """Put so many people who wait into the store; the bytes they take."""
+    now, size = time.time_ns() // 1_000_000, 0
+    partitions = home.settings.partitions
+    store = SqliteStore(store_path(home.settings), partitions)
+    store.claim(range(partitions), "bench_timers")
+    for start in range(0, timers, 10_000):
+        batch = Batch()
+        for n in range(start, min(start + 10_000, timers)):
+            person = waiting(n, now)
+            value = codec.encode(person)
+            partition = partition_of(routing_key(person.id), partitions)
+            batch.persons[partition, person.id] = value
+            batch.dues[partition, person.id] = next(iter(person.timers.values()))
+            size += len(value)
+        store.commit(batch, [])
+    store.close()
+    return size
+
+
+def waiting(n: int, now: int) -> Person:
+    """Somebody who looked at something a day ago and waits in a workflow."""
+    began, until = now - 86_400_000, now + HOUR + n * 7_919 % MONTH
+    name = f"welcome-{n:012x}"
+    return Person(
+        id=f"a:waits-{n}", rules="-" * 12,
+        facets={f"a:waits-{n}": Facts(3, began, began, 1, 2, {"Page Viewed": Count(2, began, began)}, device="mobile",
+                                      country="IT", timezone="Europe/Rome")},
+        runs={name: Run("welcome", "0" * 12, began, 1, began, until, "time to pass", 'event "Page Viewed"', 2, "rest")},
+        timers={TIMER + name: until})
+
+
+def _round(home: House, events: int, seconds: float, seed: int) -> Measured:
+    home.append(home.traffic(LEAD, seed))
+    first, last = home.signal(), home.signal()
+    home.append([first])
+    home.append(home.traffic(events, seed + 100))
+    home.append([last])
+    home.attimo("onsite")
+    home.hear(first.anonymous_id, "onsite has begun")
+    before = home.cpu("onsite")
+    home.hear(last.anonymous_id, "onsite has done the backlog")
+    busy = home.cpu("onsite") - before
+    time.sleep(2.0)  # what is left to tidy is tidied
+    before, began = home.cpu("onsite"), time.monotonic_ns()
+    time.sleep(seconds)
+    idle = (home.cpu("onsite") - before) / (time.monotonic_ns() - began) * 100
+    home.stop("onsite")
+    return Measured(busy / 1_000 / events, idle)

@@ -1,6 +1,6 @@
 """match_segments: where what is now known puts a person; who enters and who leaves, and at which moment.
 
-    RFM cell (state/standing.py) ──▶ static segments, stages of the funnel and dynamic segments, each behind those it
+    RFM cell (state/customers.py) ──▶ static segments, stages of the funnel and dynamic segments, each behind those it
                                      refers to
 
 Only the segments are looked at that this happening can change. What becomes true or false by the mere passing of time
@@ -17,9 +17,9 @@ from domain.letter import Letter
 from state import tags
 from state.changes import changes
 from state.context import Context, Due, Happening, occasion_of
+from state.customers import is_standing, stand, tell
 from state.person import Facts, Person
 from state.rules import SegmentRule
-from state.standing import is_standing, stand
 from state.view import known
 
 _TIMERS = ("segment", "untag")
@@ -42,13 +42,13 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     """
     rules = context.rules
     if person.bot or person.alias_of:
-        return ()
+        return tell(person, None, context) if person.counted is not None else ()
     facts = known(person)
     fresh = person.rules != rules.short
     quiet = (isinstance(event, Due) and event.kind == "playbook") or (
         isinstance(event, Letter) and event.kind == "warmed")
     effects: list[Effect] = []
-    if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm or person.counted):
+    if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm):
         effects += stand(person, facts, event, context)
     context.changed = changed = changes(person, facts, event)
     if fresh:

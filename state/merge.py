@@ -48,7 +48,6 @@ from state.person import (
     MAX_FACETS,
     Been,
     Cart,
-    Counted,
     Coupon,
     Facts,
     Hope,
@@ -91,7 +90,6 @@ class Handover(msgspec.Struct, omit_defaults=True):
     hopes: list[Hope] = []
     later: dict[str, list[Later]] = {}
     tags: dict[str, int] = {}
-    counted: list[Counted] = []
     runs: dict[str, Run] = {}
     been: dict[str, Been] = {}
     coupons: list[Coupon] = []
@@ -119,7 +117,8 @@ def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Fa
 def hand_over(person: Person) -> dict[str, Any]:
     """All that must move when this person turns out to be another one, as plain values for a letter.
 
-    Afterwards the giver is empty but for links and mail: no session whose end could give a second outcome, no timer.
+    Afterwards the giver is empty but for links, mail and what the population still has to unlearn of them: no session
+    whose end could give a second outcome, no timer.
 
     >>> person = Person(id="a:x", facets={"a:x": Facts(pages=1)}, timers={"session_end:": 5})
     >>> hand_over(person)["facets"], person.facets, person.timers
@@ -129,9 +128,10 @@ def hand_over(person: Person) -> dict[str, Any]:
         facets=person.facets, session=person.session, cart=person.cart, said=person.said, reserved=person.reserved,
         timers={name: due for name, due in person.timers.items() if name.startswith(MOVING)},
         seen=person.seen, written=person.written, unreachable=person.unreachable, assigned=person.assigned,
-        hopes=person.hopes, later=person.later, tags=person.tags, counted=person.counted,
+        hopes=person.hopes, later=person.later, tags=person.tags,
         runs=person.runs, been=person.been, coupons=coupons.give(person)))
-    empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of)
+    empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of,
+                   counted=person.counted)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
     person.__dict__.clear()
@@ -168,7 +168,6 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
         person.timers[name] = (max if name.startswith(UNTAG_TIMER) else min)(due, person.timers.get(name, due))
     for name, since in given.tags.items():
         person.tags[name] = min(since, person.tags.get(name, since))
-    person.counted += given.counted
     runs.join(person, given.runs, given.been)
     coupons.join(person, given.coupons)
     person.seen = seen.union(person.seen, given.seen)

@@ -313,7 +313,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     `runs` their ways through workflows by run id, `been` those they finished, `assigned` the variant of each
     experiment, `unreachable` the addresses that were given up (`state/addresses.py`; ms), `later` the campaigns whose
     occasion was delayed or put off, with what it was (timers "later:<campaign>").
-    `counted` is what the population's fifths know of them (`state/standing.py`).
+    `counted` is what the population's fifths know of them (`state/customers.py`).
     `home` and `desk` belong to no human being: where a pool of codes is leased out, and where a shard keeps what it was
     leased (ids "c:<pool>" and "d:<pool>#…", which no event can name; `state/desk.py`).
     (`dict=True` leaves room for what may be derived from a person while it is hot; it is never stored.)
@@ -350,7 +350,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     later: dict[str, list[Later]] = {}
     home: Home | None = None
     desk: Desk | None = None
-    counted: list[Counted] = []
+    counted: Counted | None = None
 
     def own(self) -> Facts:
         """The facet of the person's own id, made when first asked for."""

@@ -1,10 +1,11 @@
-"""Standing: where a customer stands by recency, frequency and money; and what the population is told of it.
+"""Customers: where one stands by recency, frequency and money; and what the population is told of it.
 
     facts, cuts, now ──▶ person.rfm "543", segments rfm_543 and rfm_champions, timer "rfm:" at the next fall
                    └───▶ an outcome of kind "rfm" when the cuts are learned: what this customer was, what they are now
 
-`person.counted` is what the population knows of them (after a login of both their ids, until the next happening of this
-one makes one customer of the two), so that nobody is ever counted twice.
+`person.counted` is what the population knows of them, so that nobody is ever counted twice: who turns out to be another
+person says so and is gone, before that other one is told of with all their orders. Each says only what they were
+themselves, in the order in which it was so: the learner may read the shards of a shop in any order.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def stand(person: Person, facts: Facts, event: Happening, context: Context) -> S
     if hot.get("stood") == base and not isinstance(event, (Due, Letter)):
         return ()
     hot["stood"] = base
-    told = _tell(person, facts, context)
+    told = tell(person, facts, context)
     cell = rfm.cell(facts, cuts, context.now) if cuts is not None else ""
     due = rfm.next_fall(facts, cuts, context.now) if cuts is not None else None
     if due is not None:
@@ -91,23 +92,21 @@ def _names(cell: str) -> tuple[str, ...]:
     return (PREFIX + cell, PREFIX + group_of(cell)) if cell else ()
 
 
-def _tell(person: Person, facts: Facts, context: Context) -> list[Outcome]:
-    """What the population has to unlearn and to learn of this customer; nothing when nothing has changed."""
-    declared = context.rules.rfm
-    new = []
-    if declared is not None and declared.learned and facts.order_count > 0:
-        new = [Counted(facts.last_order_at, facts.order_count, facts.revenue)]
+def tell(person: Person, facts: Facts | None, context: Context) -> Sequence[Outcome]:
+    """What the population has to unlearn and to learn of this customer; nothing when nothing has changed.
+
+    Without `facts` they are no customer any more: they turned out to be somebody else.
+    """
+    declared, new = context.rules.rfm, None
+    if declared is not None and declared.learned and facts is not None and facts.order_count > 0:
+        new = Counted(facts.last_order_at, facts.order_count, facts.revenue)
     old = person.counted
     if old == new:
-        return []
+        return ()
     person.counted = new
-    told = []
-    for n in range(max(len(old), len(new))):
-        features = _features("old_", old[n] if n < len(old) else Counted())
-        features |= _features("new_", new[n] if n < len(new) else Counted())
-        told.append(Outcome(kind=rfm.KIND, id=context.id("rfm"), person=person.id, at=context.now,
-                            taken_at=context.now, label=True, features=features))
-    return told
+    features = {**_features("old_", old or Counted()), **_features("new_", new or Counted())}
+    return (Outcome(kind=rfm.KIND, id=context.id("rfm"), person=person.id, at=context.now, taken_at=context.now,
+                    label=True, features=features),)
 
 
 def _features(prefix: str, counted: Counted) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""attimo on the command line: up, run, ingest, topics, explain, check, top, settings.
+"""attimo on the command line: up, run, ingest, topics, explain, coupons, check, top, settings.
 
 To read the code, begin with `flows/onsite.py` (what happens to an event, in six lines), then `operators/` in the order
 named there, then `state/shard.py` (how it is remembered) and `connectors/` for whatever outside system you care about.
@@ -187,9 +187,10 @@ def explain(settings: Settings, person: str, campaign: str) -> None:
 
     PERSON is a user id or an anonymous id; "u:ID" and "a:ID" say which of the two.
     """
-    from flows.worker import store_path
+    from flows.worker import store_path, wall
     from state.explain import explain as words
     from state.explain import find
+    from state.rules import rules_from
     from state.store_sqlite import SqliteStore
 
     path = store_path(settings)
@@ -198,12 +199,67 @@ def explain(settings: Settings, person: str, campaign: str) -> None:
     store = SqliteStore(path, settings.partitions, read_only=True)
     try:
         found = find(person, store.person, settings.partitions)
+        live = store.kept("live", "playbook")
+        source = store.kept("playbook", live.decode()) if live else None
     finally:
         store.close()
     if not found:
         raise ValueError(f"nobody is known as {person}")
+    rules = rules_from(source) if source is not None and campaign else None
     for who in found:
-        click.echo(words(who, currency_of(settings), campaign))
+        click.echo(words(who, currency_of(settings), campaign, rules, wall()))
+
+
+@cli.group()
+def coupons() -> None:
+    """The codes of coupons, for whoever runs the shop's till."""
+
+
+@coupons.command()
+@click.argument("pool")
+@with_settings
+def export(settings: Settings, pool: str) -> None:
+    """Print every code of POOL, one a line, so that the shop can be told which ones to accept.
+
+    Those that are made up come from the shop's secret: run this where ATTIMO_SECRET or the data folder is the same.
+    """
+    from connectors.settings import with_secret
+
+    rule, secret = pool_of(settings, pool), with_secret(settings).secret.encode()
+    for first in range(0, rule.size, 1_000):
+        click.echo("\n".join(rule.codes(first, first + 1_000, secret)))
+
+
+@coupons.command()
+@click.argument("pool")
+@with_settings
+def show(settings: Settings, pool: str) -> None:
+    """Say how many codes of POOL are leased, reserved, redeemed and expired."""
+    from connectors.settings import secret_of
+    from flows.worker import store_path
+    from state.pool_standing import standing
+    from state.store_sqlite import SqliteStore
+
+    rule, path = pool_of(settings, pool), store_path(settings)
+    if not path.exists():
+        raise ValueError(f"data: nothing was given out in {settings.data}/ yet ({path} is not there)")
+    store = SqliteStore(path, settings.partitions, read_only=True)
+    try:
+        click.echo(standing(rule, store.person, settings.partitions, secret_of(settings).encode()))
+    finally:
+        store.close()
+
+
+def pool_of(settings: Settings, name: str) -> Any:
+    """The pool of this name, made ready; ValueError when the playbook has none."""
+    from connectors.playbook_folder import read
+    from state.pools import PoolRule
+
+    pools = {pool.name: pool for pool in read(settings.playbook).coupons}
+    if name not in pools:
+        there = ", ".join(sorted(pools)) or "none"
+        raise ValueError(f"{settings.playbook}: there are no coupons {name!r} in coupons/ (there: {there})")
+    return PoolRule(pools[name])
 
 
 def currency_of(settings: Settings) -> str:

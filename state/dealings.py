@@ -65,6 +65,17 @@ class Decision(msgspec.Struct, array_like=True):
     action_id: str = ""
 
 
+class Earlier(msgspec.Struct, array_like=True, omit_defaults=True):
+    """An earlier decision about a campaign, before the last one (see `Decision`)."""
+
+    campaign: str
+    at: int
+    kind: str
+    reason: str = ""
+    detail: str = ""
+    action_id: str = ""
+
+
 class Run(msgspec.Struct, omit_defaults=True):
     """One way of a person through a workflow. `version` is the hash of the workflow they began with.
 

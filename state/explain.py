@@ -140,10 +140,8 @@ def _did(facts: Facts, currency: str) -> Iterator[str]:
 
 
 def _decisions(person: Person, campaign: str) -> Iterator[str]:
-    lines: list[tuple[int, list[str]]] = []
-    for name in dict.fromkeys([*person.decisions, *person.said]):
-        if not campaign or name == campaign:
-            lines.append(_decision(name, person.decisions.get(name), person.said.get(name, Said())))
+    lines = [_decision(name, person.decisions.get(name), person.said.get(name, Said()))
+             for name in dict.fromkeys([*person.decisions, *person.said]) if not campaign or name == campaign]
     lines += [_decision(one.campaign, Decision(one.at, one.kind, one.reason, one.detail, one.action_id), Said())
               for one in person.earlier if not campaign or one.campaign == campaign]
     if not lines:

@@ -40,7 +40,7 @@ from typing import Any
 
 import msgspec
 
-from state import addresses, coupons, experiments, feedback, hopes, later, runs, seen
+from state import addresses, coupons, decisions, experiments, feedback, hopes, later, runs, seen
 from state.codec import VERSION
 from state.exposures import MAX_SHOWINGS
 from state.person import (
@@ -49,6 +49,7 @@ from state.person import (
     Been,
     Cart,
     Coupon,
+    Earlier,
     Facts,
     Hope,
     Later,
@@ -93,6 +94,7 @@ class Handover(msgspec.Struct, omit_defaults=True):
     runs: dict[str, Run] = {}
     been: dict[str, Been] = {}
     coupons: list[Coupon] = []
+    earlier: list[Earlier] = []
 
 
 def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
@@ -129,7 +131,7 @@ def hand_over(person: Person) -> dict[str, Any]:
         timers={name: due for name, due in person.timers.items() if name.startswith(MOVING)},
         seen=person.seen, written=person.written, unreachable=person.unreachable, assigned=person.assigned,
         hopes=person.hopes, later=person.later, tags=person.tags,
-        runs=person.runs, been=person.been, coupons=coupons.give(person)))
+        runs=person.runs, been=person.been, coupons=coupons.give(person), earlier=decisions.give(person)))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of,
                    counted=person.counted)
     for name in person.__struct_fields__:
@@ -170,6 +172,7 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
         person.tags[name] = min(since, person.tags.get(name, since))
     runs.join(person, given.runs, given.been)
     coupons.join(person, given.coupons)
+    decisions.join(person, given.earlier, now)
     person.seen = seen.union(person.seen, given.seen)
     person.written = feedback.joined(person.written, given.written)
     for name, at in given.unreachable.items():

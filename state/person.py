@@ -18,6 +18,7 @@ from state.dealings import (
     Coupon,
     Decision,
     Desk,
+    Earlier,
     Home,
     Hope,
     Later,
@@ -62,6 +63,7 @@ __all__ = [
     "Coupon",
     "Decision",
     "Desk",
+    "Earlier",
     "Facts",
     "Home",
     "Hope",
@@ -309,6 +311,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     `alias_of` is set when these facts moved to a known person: from then on, records are forwarded there.
     `rules` is the hash of the playbook that the segments were last matched with (its first 12 characters).
     `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
+    `decisions` are the last words about each campaign, `earlier` what was decided before them (`state/decisions.py`).
     `tags` are the static segments they were put into (they stand in `segments` too), `rfm` is their cell ("543"),
     `runs` their ways through workflows by run id, `been` those they finished, `assigned` the variant of each
     experiment, `unreachable` the addresses that were given up (`state/addresses.py`; ms), `later` the campaigns whose
@@ -331,6 +334,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     reserved: list[Reserved] = []
     armed: dict[str, Armed] = {}
     decisions: dict[str, Decision] = {}
+    earlier: list[Earlier] = []
     timers: dict[str, int] = {}
     seen: bytes = b""
     links: dict[str, Link] = {}

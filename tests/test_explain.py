@@ -9,11 +9,13 @@ from domain.streams import PARTITIONS
 from flows.onsite import STEPS
 from state import codec
 from state.addresses import give_up, mark
+from state.decisions import EARLIER_FOR, MAX_EARLIER, remember
 from state.explain import MOST, NEWEST, explain, find
+from state.merge import absorb, hand_over
 from state.person import Decision, Facts, Person, Said, Written, routing_key
 from tests.shards import record, shop
 from tests.town import Town
-from tests.visitor import Visitor, playbook
+from tests.visitor import T0, Visitor, playbook
 
 MUG = {"product_id": "mug", "name": "Tazza mug", "price": 18, "quantity": 1}
 
@@ -147,3 +149,58 @@ def test_the_page_is_bounded(n: int) -> None:
     assert "  last " in page
     assert page.count("why is not known any more") == MOST - 1
     assert page.splitlines()[-1] == f"  and {n + 1 - MOST} older ones"
+
+
+# -- why not -----------------------------------------------------------------------------------------------------
+
+
+def test_what_never_came_up_is_explained_from_its_conditions() -> None:
+    book = playbook(campaigns={"canada": {"trigger": {"event": "Product Added"}, "when": {
+        "has": {"country": "CA"}, "session": {"seconds_at_least": 60}}}})
+    visitor = Visitor(book, country="IT")
+    visitor.does(0, "Page Viewed")
+    words = explain(visitor.person, "EUR", "canada", visitor.context.rules, T0 + 20_000)
+    assert "Nothing was decided about canada" in words
+    assert "no   is in CA (IT)" in words
+    assert "no   at least 60 s on the site (has 20)" in words
+    assert 'Its occasion never came: no "Product Added" so far' in words
+
+
+def test_a_campaign_nobody_wrote_is_said_with_what_was_meant() -> None:
+    visitor = Visitor(playbook(campaigns={"canada": {"trigger": {"exit_intent": True}}}))
+    visitor.does(0, "Page Viewed")
+    words = explain(visitor.person, "EUR", "canda", visitor.context.rules, T0)
+    assert 'There is no campaign "canda" in the playbook; did you mean "canada"?' in words
+
+
+def test_what_would_hold_it_back_is_said_and_asking_changes_nothing() -> None:
+    book = playbook(shop={"consent": {"default": "denied"}}, campaigns={
+        "half": {"trigger": {"event": "Product Added"}, "holdout": 0.999999},
+        "free": {"trigger": {"event": "Product Added"}, "purpose": "service"}})
+    visitor = Visitor(book)
+    visitor.does(0, "Page Viewed")
+    before = codec.encode(visitor.person)
+    words = explain(visitor.person, "EUR", "half", visitor.context.rules, T0)
+    assert "It would be held back: consent (no consent to marketing)" in words
+    assert "They are held out (holdout)" in words
+    assert "held back" not in explain(visitor.person, "EUR", "free", visitor.context.rules, T0)
+    assert codec.encode(visitor.person) == before
+
+
+def test_earlier_decisions_are_kept_some_time_and_move_along_on_login() -> None:
+    person = Person(id="a:x")
+    for n in range(100):
+        remember(person, "bar", n * 1_000, "hold" if n % 2 else "send", f"reason {n}", action_id=f"i{n}")
+    assert len(person.earlier) == MAX_EARLIER
+    words = explain(person, "EUR", "bar")
+    assert "reason 99" in words
+    assert "reason 98" in words
+    assert "reason 60" not in words
+    known = Person(id="u:ann")
+    remember(known, "other", 98_500, "hold", "limit")
+    body = hand_over(person)
+    absorb(known, body, 100_000)
+    assert "reason 99" in explain(known, "EUR", "bar")
+    assert [one.at for one in known.earlier] == sorted(one.at for one in known.earlier)
+    remember(known, "other", 100_000 + EARLIER_FOR, "hold", "consent")
+    assert all(one.at >= 100_000 for one in known.earlier) or len(known.earlier) <= 1

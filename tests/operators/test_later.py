@@ -315,7 +315,8 @@ def test_messages_do_not_compete_for_a_place_but_in_a_group() -> None:
 def test_a_workflow_waits_for_the_morning_and_goes_on_when_it_was_sent() -> None:
     steps = [{"send": "mail"}, {"wait": "3h"}, {"tag": "done"}]
     made = playbook(shop={"quiet_hours": NIGHT}, campaigns={"mail": {"format": "email", "trigger": {"workflow": True}}},
-                    segments={"done": {"static": True}}, workflows={"w": {"enters": {"event": "Quiz Finished"}, "steps": steps}})
+                    segments={"done": {"static": True}},
+                    workflows={"w": {"enters": {"event": "Quiz Finished"}, "steps": steps}})
     visitor = ann(made)
     visitor.does(SECOND, "Quiz Finished")
     visitor.waits(MORNING)

@@ -9,7 +9,8 @@ letters reaches them. A letter that comes twice is passed over by its sequence, 
 only makes people wait. Codes that a desk was granted and nobody wanted stay with it.
 
 A desk asks when few codes are left; of a small pool, when somebody wants one and it has none. Who wants one meanwhile
-is held ("coupon_pending") and looked at again, by a timer, as soon as the grant is here.
+is held ("coupon_pending") and looked at again, by a timer, as soon as the grant is here. Who turned out to be somebody
+else meanwhile is followed there: the letter `codes` has the known person wait at the desk of their own shard.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +27,9 @@ from state.person import Desk, Home, Person, routing_key
 from state.pools import PoolRule
 
 NAME = "desk"
-LEASE, GRANT = "lease", "grant"
-KINDS = frozenset((LEASE, GRANT))
-"""The letters between desks and homes. People neither write nor read them."""
+LEASE, GRANT, CODES = "lease", "grant", "codes"
+KINDS = frozenset((LEASE, GRANT, CODES))
+"""The letters of desks and homes. No step writes or reads them."""
 
 PENDING, SOLD_OUT, CHANGED, NO_COUPON = "coupon_pending", "sold_out", "codes_changed", "no_coupon"
 """Why there is no code: none yet, none left, the codes are no longer those that were granted, no such pool."""
@@ -102,10 +103,14 @@ def take(rule: PoolRule, person: Person, context: Context) -> tuple[str, str]:
         return code, ""
     if shut:
         return "", shut
+    _wait(keeper, desk, rule, person, context)
+    return "", PENDING
+
+
+def _wait(keeper: Person, desk: Desk, rule: PoolRule, person: Person, context: Context) -> None:
     if person.id not in desk.waiting and len(desk.waiting) < MAX_WAITING:
         desk.waiting.append(person.id)
     _ask(keeper, desk, rule, context)
-    return "", PENDING
 
 
 def open_desks(context: Context) -> None:
@@ -127,31 +132,49 @@ def _ask(keeper: Person, desk: Desk, rule: PoolRule, context: Context) -> None:
     context.news.append(_letter(LEASE, keeper.id, home_key(rule.name), _Lease(wanted), context))
 
 
-def _letter(kind: str, sender: str, to: str, body: _Lease | _Grant, context: Context) -> Letter:
+def _letter(kind: str, sender: str, to: str, body: _Lease | _Grant | None, context: Context) -> Letter:
     context.letters += 1
-    return Letter(kind=kind, sender=sender, to=to, seq=context.letters, body=msgspec.to_builtins(body),
+    return Letter(kind=kind, sender=sender, to=to, seq=context.letters, body=msgspec.to_builtins(body) if body else {},
                   id=context.id(NAME))
 
 
-def read(keeper: Person, letter: Letter, context: Context, wake: Callable[[Person], None]) -> Sequence[Effect]:
-    """What a home or a desk does with a letter. `wake` is called for whoever has a new timer.
+def read(person: Person, letter: Letter, context: Context, wake: Callable[[Person], None]) -> Sequence[Effect]:
+    """What a home, a desk, or the shard of somebody who waits does with a letter. `wake` is called for whoever has a
+    new timer; letters that this brings about stand in `context.news`.
 
-    Unreadable, before anything has changed, when it is no letter of a desk to its home or of a home to its desk.
+    Unreadable, before anything has changed, when it is no letter of a desk to its home, of a home to its desk, or of a
+    desk to a person.
     """
-    home, desk = (letter.to, letter.sender) if letter.kind == LEASE else (letter.sender, letter.to)
-    pool, _, rest = home[2:], *desk.partition("#")[1:]
+    desk = letter.to if letter.kind == GRANT else letter.sender
+    pool, _, rest = desk[2:].partition("#")
     partition = rest.partition("#")[0]
-    if home[:2] != "c:" or not partition.isdecimal() or len(partition) > 4 or (
-            desk != desk_key(pool, int(partition), context.partitions)):
-        raise Unreadable("sender", f"a {letter.kind} goes between a desk and its home, not from "
-                                   f"{letter.sender[:80]} to {letter.to[:80]}")
+    other = letter.sender if letter.kind == GRANT else letter.to
+    if not partition.isdecimal() or len(partition) > 4 or desk != desk_key(
+            pool, int(partition), context.partitions) or (
+            other[:2] not in ("a:", "u:") if letter.kind == CODES else other != home_key(pool)):
+        raise Unreadable("sender", f"no {letter.kind} goes from {letter.sender[:80]} to {letter.to[:80]}")
     try:
         if letter.kind == LEASE:
-            return (_grant(keeper, letter, msgspec.convert(letter.body, _Lease), context),)
-        _receive(keeper, letter, msgspec.convert(letter.body, _Grant), context, wake)
+            return (_grant(person, letter, msgspec.convert(letter.body, _Lease), context),)
+        if letter.kind == GRANT:
+            _receive(person, letter, msgspec.convert(letter.body, _Grant), context, wake)
+            return ()
     except msgspec.ValidationError as wrong:
         raise Unreadable("body", str(wrong)) from None
+    rule: PoolRule | None = context.rules.pools.get(pool)
+    if rule is not None:
+        keeper, at_desk = desk_of(pool, context)
+        if at_desk.codes or at_desk.shut_by == context.rules.short:
+            _look_again(person, pool, letter, context, wake)
+        else:
+            _wait(keeper, at_desk, rule, person, context)
     return ()
+
+
+def _look_again(person: Person, pool: str, letter: Letter, context: Context, wake: Callable[[Person], None]) -> None:
+    # A name of its own: what follows from two letters of one moment must not share its effect ids.
+    person.timers[f"again:{pool}#{letter.seq}"] = context.now
+    wake(person)
 
 
 def _grant(keeper: Person, letter: Letter, asked: _Lease, context: Context) -> Letter:
@@ -182,7 +205,7 @@ def _receive(keeper: Person, letter: Letter, given: _Grant, context: Context, wa
     waiting, desk.waiting = desk.waiting, []
     for who in waiting:
         person = context.neighbour(who)
-        if not person.alias_of:  # whose facts moved on is decided again where they are
-            # A name of its own: what follows from two grants of one moment must not share its effect ids.
-            person.timers[f"again:{keeper.id[2:]}#{letter.seq}"] = context.now
-            wake(person)
+        if person.alias_of:
+            context.news.append(_letter(CODES, keeper.id, person.alias_of, None, context))
+        else:
+            _look_again(person, letter.sender[2:], letter, context, wake)

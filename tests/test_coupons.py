@@ -148,6 +148,8 @@ def test_codes_that_were_given_out_must_stay_where_they_are(tmp_path: Path) -> N
     ("lease", "d:ten#x#0", "c:ten", {}),
     ("grant", "c:ten", "a:eve", {"codes": ["MINE"]}),
     ("grant", "a:eve", "d:ten#0#0", {"codes": ["MINE"]}),
+    ("codes", "a:eve", "a:eve", {}),
+    ("codes", "HERE", "c:ten", {}),
     ("lease", "HERE", "c:ten", {"wanted": "all"}),
     ("grant", "c:ten", "HERE", {"codes": [1]}),
     ("grant", "c:ten", "HERE", {"codes": "ABC"}),
@@ -381,7 +383,7 @@ def test_a_coupon_that_was_used_before_the_login_is_used(tmp_path: Path) -> None
     assert found.wish("u:ann") == "coupon_once"
 
 
-def test_who_waited_and_logged_in_meanwhile_is_not_woken_under_the_old_name(tmp_path: Path) -> None:
+def test_who_waited_and_logged_in_meanwhile_is_found_under_the_new_name(tmp_path: Path) -> None:
     found = town(tmp_path, ten={"size": 5})
     found.does("a:x", "Wished", properties={"pool": "ten"})
     found.does("u:ann", "Page Viewed", anonymousId="x")
@@ -390,11 +392,14 @@ def test_who_waited_and_logged_in_meanwhile_is_not_woken_under_the_old_name(tmp_
         found.hand(waiting[0])
     found.deliver()
     found.tick(found.clock)
+    found.deliver()
+    found.tick(found.clock)
     person = found.person("a:x")
     assert person is not None
     assert person.alias_of == "u:ann"
     assert not person.coupons
     assert not person.timers
+    assert states(found, "u:ann") == [("ten", "reserved")]
 
 
 # -- what campaigns and pages make of it --------------------------------------------------------------------------

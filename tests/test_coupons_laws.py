@@ -22,7 +22,7 @@ from domain.streams import LETTERS, PARTITIONS
 from operators import fold_profile, resolve_identity
 from state import codec
 from state.context import Context, Due, Happening
-from state.coupons import reserve
+from state.coupons import join, reserve, settle
 from state.desk import desk_key, home_key
 from state.person import Coupon, Person
 from state.rules import compile_rules
@@ -55,6 +55,8 @@ class Wishes:
             self.wished.setdefault(person.id, set()).add(event.properties["pool"])
         elif not (isinstance(event, Due) and event.kind == "again"):
             return ()
+        elif event.id:  # codes have come: for this person, or for who they were before they logged in
+            self.wished.setdefault(person.id, set()).add(event.id.partition("#")[0])
         if not person.alias_of:
             for pool in sorted(self.wished.get(person.id, ())):
                 self.told[person.id, pool] = reserve(person, pool, "test", context)
@@ -201,3 +203,34 @@ def test_a_desk_lives_where_its_shard_is_and_nobody_else_does() -> None:
     keys = {desk_key("ten", p, PARTITIONS) for p in range(PARTITIONS)}
     assert len(keys) == PARTITIONS
     assert all(key[:2] == "d:" for key in keys)
+
+
+COUPONS = st.lists(st.builds(
+    Coupon, code=st.sampled_from(["A", "B", "C", "D", "E", "F"]), pool=st.sampled_from(["ten", "five"]),
+    state=st.just("reserved"), at=st.integers(0, 5), until=st.just(99), origin=st.sampled_from(["a:x", "a:y", "a:z"])),
+    max_size=4, unique_by=lambda one: one.code)
+
+
+def joined(*shares: list[Coupon]) -> list[Coupon]:
+    """What one person holds who took these over, one after the other."""
+    person, keepers = Person(id="u:ann"), dict[str, Person]()
+    context = Context(0, compile_rules(playbook(ten={}, five={"once": False})))
+    context.neighbour = lambda key: keepers.setdefault(key, Person(id=key))
+    for share in shares:
+        join(person, msgspec.convert(msgspec.to_builtins(share), list[Coupon]))
+        settle(person, context)
+    return person.coupons
+
+
+@settings(deadline=None)
+@given(COUPONS, COUPONS, COUPONS)
+def test_taking_coupons_over_does_not_depend_on_who_comes_first(
+        a: list[Coupon], b: list[Coupon], c: list[Coupon]) -> None:
+    """A code is in one hand alone, so the shares are made disjoint first."""
+    mine = {one.code: one for one in [*c, *b, *a]}
+    shares = [[one for one in share if mine[one.code] is one] for share in (a, b, c)]
+    first = joined(*shares)
+    for order in itertools.permutations(shares):
+        assert joined(*order) == first
+    assert joined(*shares, *shares) == first
+    assert sum([one.pool == "ten" and one.state == "reserved" for one in first]) <= 1

@@ -16,6 +16,7 @@ from connectors.log_sqlite_file import FILE_OF, text
 from connectors.open_log import KAFKA, open_log
 from domain.record import Record
 from domain.settings import Settings
+from domain.streams import partitions_of
 
 AT_A_TIME: Final = 2_000
 _SELECT: Final = "SELECT stream, partition, id, time, key, value FROM records WHERE stream IN ({}) AND time < ?"
@@ -62,7 +63,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 def _kafka(settings: Settings, streams: Sequence[str], end: int) -> Iterator[Record]:
     with open_log(settings) as log:
-        places = [(stream, p) for stream in streams for p in range(log.partitions)]
+        places = [(stream, p) for stream in streams for p in range(partitions_of(stream, log.partitions))]
         left = {place: last for place, last in log.ends(places).items() if last >= 0}
         if not left:
             return

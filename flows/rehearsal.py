@@ -78,8 +78,8 @@ def follow(settings: Settings, wish: Wish, person: str, campaign: str = "",
         people = household.people()
         pages += diary([note for note in notes if note.at in stage.period], rules, campaign)
         pages += ["", "At the end"]
-        pages += [explain(one, rules.shop.currency, campaign) for key, one in sorted(people.items())
-                  if not one.alias_of and key[:2] in ("u:", "a:")]
+        last = [one for key, one in sorted(people.items()) if not one.alias_of and key[:2] in ("u:", "a:")]
+        pages += [explain(one, rules.shop.currency, campaign, rules, plan.end - 1) for one in last]
     return "\n".join(pages)
 
 

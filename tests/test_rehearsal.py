@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from click.testing import CliRunner
 
 from attimo import cli
 from connectors.history import recorded
+from connectors.ingest_file import ingest_file
+from connectors.kafka_topics import create_topics
 from connectors.log import LogError
+from connectors.open_log import open_log
 from connectors.playbook_folder import read
 from connectors.rehearsal_report import text
 from domain.action import Action, Content, Send
@@ -35,6 +39,7 @@ from state.person import Person
 from state.rehearsal import Period
 from state.rules import compile_rules
 from state.virtual import Learned
+from tests.kafka_broker import kafka_broker
 from tests.live import T0, Live
 from tests.shards import record
 
@@ -519,3 +524,30 @@ def test_history_is_read_in_the_order_of_the_file(shop: Live) -> None:
         shop.happens("ann", "Page Viewed" if n else "Product Added", properties=CUP)
     found = list(recorded(shop.settings, PUBLIC, shop.now))
     assert [(one.stream, one.log_time - T0) for one in found] == [("carts", 1_000), ("clicks", 2_000)]
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(120)
+def test_kafka_gives_the_same_report(tmp_path: Path) -> None:
+    """The same recorded days on both logs."""
+    lines = []
+    for n in range(300):
+        at = datetime.fromtimestamp(T0 / 1000 + 7 * n, UTC).isoformat()
+        name = ("Product Viewed", "Product Added", "Exit Intent", "Order Completed")[n * n % 11 % 4]
+        lines.append({"type": "track", "event": name, "anonymousId": f"b{n % 13}", "messageId": f"m{n}",
+                      "timestamp": at, "properties": {**CUP, "order_id": f"o{n}"},
+                      **({"userId": f"user-{n % 5}"} if n % 17 == 3 else {})})
+    days = tmp_path / "days.jsonl"
+    days.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    wish = Wish(str(folder(tmp_path / "shop")), processes=1, end="2025-06-20")
+    with kafka_broker() as bootstrap:
+        on_kafka = Settings(log=f"kafka://{bootstrap}", shop="rehearsed", partitions=4, data=str(tmp_path / "k"))
+        on_sqlite = Settings(partitions=4, data=str(tmp_path / "s"))
+        create_topics(on_kafka)
+        found = []
+        for settings in (on_kafka, on_sqlite):
+            with open_log(settings) as log:
+                assert ingest_file(log, str(days), history=True).accepted == 300
+            found.append(rehearse(settings, wish))
+    assert found[0] == found[1]
+    assert found[0].found.reached > 3

@@ -7,7 +7,16 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from benchmarks import bench_exit_intent, bench_http, bench_latency, bench_throughput, data, listening, report
+from benchmarks import (
+    bench_exit_intent,
+    bench_http,
+    bench_latency,
+    bench_throughput,
+    bench_timers,
+    data,
+    listening,
+    report,
+)
 from benchmarks.house import house
 from benchmarks.profiling import profile
 from benchmarks.report import Budget, Report, Result, begin, result, table
@@ -79,6 +88,14 @@ def test_the_edge_in_miniature() -> None:
     assert "0 missing, 0 posts refused" in rows[0].note
 
 
+@pytest.mark.slow
+def test_timers_in_miniature() -> None:
+    with house(persons=100) as home:
+        rows = bench_timers.measure(home, timers=2_000, events=3_000, seconds=0.5, rounds=1)
+    sane(rows, 2)
+    assert "2,000 people wait" in rows[0].note
+
+
 @pytest.mark.browser
 @pytest.mark.slow
 def test_exit_intent_in_miniature() -> None:
@@ -103,5 +120,5 @@ def test_the_report_is_json_and_a_table() -> None:
     assert again.results[0].met
     assert not result("p99", "ms", [4.1], [2.0], Budget("", most=5, ratio=2)).met
     assert "p99" in table(made)
-    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput"}
+    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "timers"}
     assert QUICK.persons < FULL.persons == 100_000

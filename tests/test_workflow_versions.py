@@ -13,6 +13,8 @@ from flows.worker import Worker
 from operators.advance_workflows import CHANGED, GONE, JOINED, NO_STEP
 from state.context import Due
 from state.merge import absorb, hand_over
+from state.person import MAX_BEEN, Been, Person, Run
+from state.runs import end, join
 from tests.test_workflows import DAY, HOUR, MINUTE, flow, ways
 from tests.visitor import T0, Visitor, playbook
 
@@ -196,3 +198,26 @@ def test_who_is_in_it_under_both_ids_stays_in_the_older_one() -> None:
     known.waits(3 * DAY)
     assert ways(known)[3:] == [(DAY, "goal old"), (DAY, "finished step_2")]
     assert known.person.been["w"].times == 2
+
+
+def test_what_was_gone_through_adds_up_and_the_order_of_joining_does_not_matter() -> None:
+    def ways_of(*names: str) -> Person:
+        return Person("u:x", been={name: Been(len(name), T0 + len(name)) for name in names},
+                      runs={name + "-1": Run(name, "v", T0, at="rest") for name in names})
+
+    one, other = ways_of("a", "bb"), ways_of("bb", "ccc")
+    join(one, other.runs, other.been)
+    again, first = ways_of("bb", "ccc"), ways_of("a", "bb")
+    join(again, first.runs, first.been)
+    assert one.been == again.been == {"a": Been(1, T0 + 1), "bb": Been(4, T0 + 2), "ccc": Been(3, T0 + 3)}
+    assert one.runs == again.runs
+
+
+def test_of_too_many_workflows_gone_through_the_one_left_longest_ago_is_forgotten() -> None:
+    ann = Person("u:ann")
+    for n in range(MAX_BEEN + 3):
+        ann.runs["r"] = Run(f"w{n}", "v", T0)
+        end(ann, "r", T0 + n)
+    assert len(ann.been) == MAX_BEEN
+    assert "w2" not in ann.been
+    assert "w3" in ann.been

@@ -12,7 +12,7 @@ import redis
 from connectors.log_sqlite import SqliteLog
 from connectors.publisher import Publisher
 from domain import action as actions
-from domain.action import Arm, Content, Disarm, Send, armed_key, channel
+from domain.action import Action, Arm, Content, CouponNews, Disarm, Move, Progress, Send, armed_key, channel
 from domain.effect import Row
 from domain.record import Record
 from tests.support import redis_binary
@@ -66,7 +66,7 @@ def log(tmp_path: Path) -> Iterator[SqliteLog]:
         yield made
 
 
-def row(seq: int, action: Send | Arm | Disarm, history: int = 0) -> Row:
+def row(seq: int, action: Action, history: int = 0) -> Row:
     return Row(seq, action.id, "actions", b"ann", action.at, history, actions.encode(action))
 
 
@@ -110,6 +110,28 @@ def test_armed_and_published_in_one_go(server: Server, log: SqliteLog) -> None:
     assert publisher.acknowledged() == [1, 2]
     assert publisher.pending() == 0
     assert len(written(log, "actions")) == 3
+    heard.close()
+    client.close()
+    publisher.close()
+
+
+def test_what_is_nobody_s_business_outside_goes_to_the_log_alone(server: Server, log: SqliteLog) -> None:
+    client = redis.Redis.from_url(server.url)
+    heard = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
+    heard.subscribe(channel(SHOP, "ann"))
+    heard.get_message(timeout=1)
+    publisher = Publisher(log, server.url, SHOP, now)
+    publisher.send([
+        row(1, Move(id="m", at=now(), person="a:ann", anonymous_id="ann", segment="vip", entered=True)),
+        row(1, Progress(id="p", at=now(), person="a:ann", anonymous_id="ann", workflow="w", version="v", what="entered")),
+        row(1, CouponNews(id="c", at=now(), person="a:ann", anonymous_id="ann", pool="p", code="X", what="reserved")),
+        row(2, send(1))])
+    message = None
+    while message is None:
+        message = heard.get_message(timeout=5)
+    assert json.loads(message["data"])["id"] == "s1", "the first that a browser hears of"
+    assert publisher.acknowledged() == [1, 2]
+    assert len(written(log, "actions")) == 4
     heard.close()
     client.close()
     publisher.close()

@@ -136,7 +136,7 @@ def _row(number: int, cells: dict[str, str], clock: int) -> tuple[Row, list[tupl
     details, values = [], dict[str, Value]()
     for part in _parts(cells.get("details", "")):
         name, equals, value = part.partition("=")
-        if equals and re.fullmatch(r"[\w.]+\s*", name):
+        if equals and re.fullmatch(r"[\w.:]+\s*", name):
             values[name.strip()] = _value(value.strip())
         else:
             details.append(part)

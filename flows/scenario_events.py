@@ -91,7 +91,7 @@ class Teller:
             about["locale"] = given["language"]
         if "timezone" in given:
             about["timezone"] = given["timezone"]
-        page = {field: values.pop(field) for field in _PAGE if field in values and name == "Page Viewed"}
+        page = {field: values[field] for field in _PAGE if field in values and name == "Page Viewed"}
         if page:
             about["page"] = page
         campaign = {_CAMPAIGN[field]: values.pop(field) for field in _CAMPAIGN

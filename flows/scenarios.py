@@ -17,6 +17,7 @@ from domain.action import Arm, CouponNews, Disarm, Hold, Move, Progress, Send
 from domain.duration import say
 from domain.message import Message
 from domain.model import Model, Quality
+from domain.playbook import Playbook
 from domain.problem import Problem
 from domain.record import Record
 from domain.scenario import MOVES, Row, Scenario, Value
@@ -25,7 +26,7 @@ from flows.onsite import STEPS
 from flows.scenario_events import Teller
 from state.person import Person
 from state.reactions import Note, Reactions
-from state.rules import Rules
+from state.rules import Rules, compile_rules
 from state.view import known
 from state.virtual import Household, Item, Learned, whose
 
@@ -77,7 +78,8 @@ class _Telling:
         self.zero = _begin(scenario, rules)
         learned = Learned(_model(scenario))
         self.reactions = Reactions(STEPS, assumed=True)
-        self.household = Household(self.reactions, rules, PARTITIONS, lambda partition, at: learned)
+        background = compile_rules(Playbook(rules.shop))
+        self.household = Household(self.reactions, background, PARTITIONS, lambda partition, at: learned)
         self.learned = learned
         self.tellers: dict[str, Teller] = {}
         self.offset = 0
@@ -90,6 +92,7 @@ class _Telling:
             teller, consent = self._teller(who)
             for record in teller.beginning(consent, self.zero - 1, PARTITIONS):
                 self._apply(record)
+        self.household.rules = self.rules  # what is given was so before this playbook was: it is no occasion
         self.noted = len(self.reactions.notes)
         block: list[Row] = []
         for n, row in enumerate(rows):
@@ -101,6 +104,9 @@ class _Telling:
             else:
                 block.append(row)
         self._check(block)
+        bugs = {bug for shard in self.household.shards.values() for bug in shard.bugs}
+        self.problems += [Problem(self.scenario.file, self.scenario.line, "", f"the engine failed: {bug}")
+                          for bug in sorted(bugs)]
         return self.problems
 
     # -- telling ---------------------------------------------------------------------------------------------------
@@ -167,12 +173,15 @@ class _Telling:
 
     def _came(self) -> Iterator[Came]:
         people = self.household.people()
-        names = {whose(teller.person, people): teller.who for teller in self.tellers.values()}
         for note in self.reactions.notes[self.noted:]:
             words = _words(note)
             if words is not None:
-                who = names.get(whose(note.person, people), note.person)
-                yield Came(*words, note.at - self.zero, who, note)
+                yield Came(*words, note.at - self.zero, whose(note.person, people), note)
+
+    def _name(self, person: str) -> str:
+        """What a person is called in the story."""
+        people = self.household.people()
+        return next((who for who, one in self.tellers.items() if whose(one.person, people) == person), person)
 
     def _check(self, rows: Sequence[Row]) -> None:
         came = list(self._came())
@@ -185,7 +194,7 @@ class _Telling:
         loud = [one for n, one in enumerate(came) if one.what in ("shown", "message") and n not in mentioned]
         line = rows[-1].line if rows else self.scenario.line
         self.problems += [Problem(self.scenario.file, line, one.what,
-                                  f"nobody expected that {one.who} gets {one.which} at {said(one.at)}") for one in loud]
+                                  f"nobody expected that {self._name(one.who)} gets {one.which} at {said(one.at)}") for one in loud]
 
     def _row(self, row: Row, came: list[Came], mentioned: set[int]) -> str:
         who = row.who or SOMEBODY
@@ -197,9 +206,11 @@ class _Telling:
             return f"{who} {'is not' if row.what == 'is in' else 'is'} in {row.which}"
         if row.what == "nothing":
             return ""
+        people = self.household.people()
+        key = whose(self.tellers[who].person, people)
         what = "shown" if row.what == "not shown" else row.what
         same = [(n, one) for n, one in enumerate(came) if one.what == what and one.which == row.which
-                and (not row.who or one.who == row.who)]
+                and (not row.who or one.who == key)]
         fits = [(n, one) for n, one in same if not self._differs(row, one)]
         if row.what == "not shown":
             fits = [(n, one) for n, one in enumerate(came) if one.what in ("shown", "message")
@@ -219,13 +230,15 @@ class _Telling:
         if row.at is not None and row.at != one.at:
             return f"it came at {said(one.at)}"
         effect = one.note.effect
+        if effect is None and one.note.about is not None:  # an offer that was ready: its words are those of the arm
+            effect = next((note.effect for note in reversed(self.reactions.notes)
+                           if isinstance(note.effect, Arm) and note.effect.id == one.note.about.action_id), None)
         content = getattr(effect, "content", None)
         because = getattr(effect, "because", None)
         for detail in row.details:
             word, _, rest = detail.partition(" ")
             if word in ("as", "by"):
-                form = one.note.about.channel if effect is None and one.note.about is not None else (
-                    effect.channel if isinstance(effect, Message) else getattr(effect, "format", ""))
+                form = effect.channel if isinstance(effect, Message) else getattr(effect, "format", "")
                 if form != rest:
                     return f"it came as {form}"
             elif word in ("title", "body") and rest.startswith("contains "):

@@ -44,13 +44,16 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     if person.bot or person.alias_of:
         return tell(person, None, context) if person.counted is not None else ()
     facts = known(person)
-    fresh = person.rules != rules.short
-    quiet = (isinstance(event, Due) and event.kind == "playbook") or (
-        isinstance(event, Letter) and event.kind == "warmed")
-    effects: list[Effect] = []
-    if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm):
-        effects += stand(person, facts, event, context)
     context.changed = changed = changes(person, facts, event)
+    fresh = person.rules != rules.short
+    effects: list[Effect] = []
+    if (facts.order_count or person.rfm) and (rules.rfm is not None or fresh) and (
+            changed is None or fresh or "orders" in changed or isinstance(event, Due)
+            or person.__dict__.get("cuts") is not context.quintiles):
+        before = person.rfm
+        effects += stand(person, facts, event, context)
+        if changed is not None and person.rfm != before:
+            changed.append("rfm")
     if fresh:
         person.rules = rules.short
         context.changed = changed = None
@@ -60,13 +63,13 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     moves = context.moves
     if moves and changed is not None:
         changed += [f"segment:{move.segment}" for move in moves]
-    began = len(moves)
     index = rules.segment_index
     todo = index.affected(changed)
     if isinstance(event, Due):
         todo |= _due(person, event, context)
+    quiet = isinstance(event, (Due, Letter)) and event.kind in ("playbook", "warmed")
     if todo:
-        now, mine, timers, masks = context.now, person.segments, person.timers, index.masks
+        began, now, mine, timers, masks = len(moves), context.now, person.segments, person.timers, index.masks
         while todo:  # the lowest bit first: segments stand behind those they refer to
             low = todo & -todo
             todo ^= low

@@ -1,7 +1,7 @@
 """respect_limits: and do we say it, or hold our tongue?
 
-    a proposal ─▶ may it? (address, consent, limits, pressure) ─▶ is its place free? ─▶ is it night? ─▶ held out? ─▶ speak
-                     └──────────── Hold, with the reason ─────────────┴── later ───────────┴── hoped for all the same
+    a proposal ─▶ may it? (address, consent, limits, pressure) ─▶ is its place free? ─▶ is it night? ─▶ held out?
+                     └── no: Hold, with the reason ────────────────────┘       later ──────┘  hoped for ──┴─▶ speak
 
 A proposal becomes a `Send`, a `Message`, or a `Hold` with its reason; the same hold is said once, until something else
 is decided. A send reserves its place under the limits; when it is shown (or accepted) it counts for good; its end
@@ -42,12 +42,12 @@ _REFILL = frozenset(("limit", "group_limit", "pressure"))
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
     """Decide what was proposed, and what waited until now; take back what an event makes pointless."""
+    if not context.proposals and not person.reserved and not isinstance(event, Due):  # nearly always
+        return ()
     effects: list[Effect] = []
     if isinstance(event, Due):
         effects += _due(person, event, context)
-    elif isinstance(event, Letter):
-        pass
-    elif person.reserved and event.name in context.rules.disarming:
+    elif not isinstance(event, Letter) and event.name in context.rules.disarming:
         effects += _take_back(person, event.name, context)
     if context.proposals:
         effects += _decide(person, context)

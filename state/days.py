@@ -58,9 +58,13 @@ def _today(now: int, name: str, otherwise: str) -> tuple[int, int, int, int]:
     first = day - timedelta(days=WEEK - 1)
     begin = at(day.year, day.month, day.day, 0, 0, where)
     week = at(first.year, first.month, first.day, 0, 0, where)
+    after = day + timedelta(days=1)
+    end = at(after.year, after.month, after.day, 0, 0, where)
+    if datetime.fromtimestamp(begin / 1000 + 1_800, where).date() != day.date():
+        begin = end = now  # clocks go back over midnight: the day begins twice
     if len(_days) >= 1024:
         _days.clear()
-    found = _days[name, otherwise] = begin, begin + 22 * 3_600_000, day.toordinal(), week  # no day is shorter
+    found = _days[name, otherwise] = begin, end, day.toordinal(), week
     return found
 
 

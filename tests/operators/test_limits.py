@@ -297,7 +297,7 @@ def test_showings_are_bounded_and_late_ones_find_their_day() -> None:
 # -- days ----------------------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from([*ZONES, "Asia/Beirut", "America/Havana", "Pacific/Apia"]),
+@given(st.sampled_from([*ZONES, "Asia/Beirut", "America/Havana", "Pacific/Apia", "America/St_Johns"]),
        st.integers(1_300_000_000_000, 1_900_000_000_000), st.integers(-30, 30))
 @settings(max_examples=300, deadline=None)
 def test_a_day_and_a_week_are_those_of_the_wall(where: str, now: int, hours: int) -> None:

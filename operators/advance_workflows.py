@@ -70,17 +70,15 @@ def _concerned(person: Person, event: Happening, context: Context) -> list[str]:
     changed, flows, mine, timers = context.changed, context.rules.workflows, person.runs, person.timers
     if changed is None:
         return runs.oldest(person, mine)
-    timer = isinstance(event, Due)
-    own = event.id if isinstance(event, Due) and event.kind == TIMER[:-1] else ""
-    happened = "" if timer or isinstance(event, Letter) else event.name
+    now, happened = context.now, "" if isinstance(event, (Due, Letter)) else event.name
     found = []
     for name, run in mine.items():
         rule = flows.versions.get((run.workflow, run.version))
         if rule is not None:
             step = rule.steps[run.step]
-            if (step.needs.isdisjoint(changed) and name != own
+            if (step.needs.isdisjoint(changed)
                     and not (happened and (step.sends or happened == step.event or happened in rule.leaves_on))
-                    and not (timer and timers.get(TIMER + name, context.now + 1) <= context.now)):
+                    and timers.get(TIMER + name, 0) > now):  # without a timer: it has just fired, or was set aside
                 continue
         found.append(name)
     return found if len(found) < 2 else runs.oldest(person, found)

@@ -1,20 +1,31 @@
 """A workflow that changes while people are in it: they finish the one they began, move to the new one, or leave."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connectors.open_log import open_log
+from domain import action
+from domain.action import Progress
+from domain.effect import Row
 from domain.letter import Letter
+from domain.partition import partition_of
 from domain.playbook import MOST_PAST, MOST_VERSIONS, Playbook, decode, encode, hash_of, succeed
+from domain.record import Record
 from domain.settings import Settings
+from domain.streams import PARTITIONS
 from flows.onsite import STEPS
 from flows.worker import Worker
 from operators.advance_workflows import CHANGED, GONE, JOINED, NO_STEP
 from state.context import Due
 from state.merge import absorb, hand_over
 from state.person import MAX_BEEN, Been, Person, Run
+from state.rerun import rerun
+from state.rules import compile_rules, rules_from
 from state.runs import end, join
+from state.store_sqlite import SqliteStore
+from tests.shards import Bench, record
 from tests.test_workflows import DAY, HOUR, MINUTE, flow, ways
 from tests.visitor import T0, Visitor, playbook
 
@@ -179,6 +190,37 @@ def test_a_worker_keeps_what_was_live_over_a_swap_and_a_restart(tmp_path: Any) -
     assert hash_of(source) == kept
     again.store.close()
     again.log.close()
+
+
+def test_recorded_turns_give_the_same_again_over_new_versions(tmp_path: Path) -> None:
+    """Each turn names the playbook it was made with, and its bytes hold what is past."""
+    versions = [book("1d", "one")]
+    versions.append(succeed(versions[-1], book("2d", "two")))
+    versions.append(succeed(versions[-1], book("3d", "three", when_changed="move")))
+    rules = [compile_rules(one) for one in versions]
+    here = partition_of(b"ann", PARTITIONS)
+    bench = Bench(tmp_path / "live", STEPS, here)
+    records = [record("ann", name, at=T0 + at, offset=n) for n, (at, name) in enumerate(
+        [(0, "Cart Viewed"), (HOUR, "Page Viewed"), (DAY + HOUR, "Cart Viewed"), (2 * DAY, "Page Viewed")])]
+    rows: list[Row] = []
+    for n, one in enumerate(records):
+        bench.rules = rules[min(n, 2)]
+        rows += bench.apply(one)
+        bench.reopen()
+    rows += bench.apply(tick=T0 + 9 * DAY)
+    goals = [one.goal for row in rows if row.stream == "actions"
+             and isinstance(one := action.decode(row.body), Progress) and one.goal]
+    assert goals == ["three"], "the first was moved on by the last version"
+    kept = {one.hash: one.source for one in rules}
+    turns = bench.store.turns(here)
+
+    def fetch(place: tuple[str, int], first: int, last: int) -> list[Record]:
+        return [one for one in records if one.stream == place[0] and first <= one.offset <= last]
+
+    again = SqliteStore(tmp_path / "again.db", PARTITIONS)
+    same = rerun(here, turns, fetch, again, STEPS, PARTITIONS, lambda name: rules_from(kept[name]), lambda name: None)
+    assert [row[1:] for row in same] == [row[1:] for row in rows]
+    assert again.persons(here) == bench.persons()
 
 
 # -- login -----------------------------------------------------------------------------------------------------

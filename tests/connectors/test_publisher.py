@@ -123,7 +123,7 @@ def test_what_is_nobody_s_business_outside_goes_to_the_log_alone(server: Server,
     publisher = Publisher(log, server.url, SHOP, now)
     publisher.send([
         row(1, Move(id="m", at=now(), person="a:ann", anonymous_id="ann", segment="vip", entered=True)),
-        row(1, Progress(id="p", at=now(), person="a:ann", anonymous_id="ann", workflow="w", version="v", what="entered")),
+        row(1, Progress(id="p", at=now(), person="a:ann", anonymous_id="ann", workflow="w", version="v", what="goal")),
         row(1, CouponNews(id="c", at=now(), person="a:ann", anonymous_id="ann", pool="p", code="X", what="reserved")),
         row(2, send(1))])
     message = None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import fsum
 from typing import NamedTuple
 
-from domain.condition import MOST_REMEMBERED, Did, Sequence
+from domain.condition import MOST_REMEMBERED, Did, Sequence, Sum
 from domain.duration import parse, say
 from state import properties, traces
 from state.leaves import Leaf, age
@@ -93,6 +93,11 @@ class Counted(NamedTuple):
 def _traced(part: Did) -> Leaf:
     key, least, wanted = traces.key_of(part), part.at_least, part.sum
     window, lately, newly = _spans(part)
+    if part == Did(part.event, part.where, least, part.within):
+        return _often(part, key, window)
+    falls = (window is not None and wanted is not None and wanted == Sum(wanted.of, wanted.at_least)
+             and lately is None and newly is None)
+    fall = wanted.at_least or 0.0 if wanted is not None else 0.0
     between = part.after is not None or part.before is not None
 
     def counted(f: Facts) -> Counted | None:
@@ -119,18 +124,19 @@ def _traced(part: Did) -> Leaf:
         found = counted(f)
         if found is None:
             return None
-        turns = [at + window for at in found.times] if window is not None else []
-        if lately is not None:
-            turns.append(found.times[-1] + lately)
-        if newly is not None:
-            turns.append(found.first_at + newly)
+        times, amounts = found.times, found.amounts
+        if falls and min(amounts) >= 0:
+            return over if (over := _until(found, least, fall, window or 0)) > now else None
         n, total = _within(found, window, now)
-        is_now, gone = enough(n, total) and in_time(found, now), len(found.times) - n
+        is_now, gone = enough(n, total) and in_time(found, now), len(times) - n
+        turns = [times[-1] + (lately or 0), found.first_at + (newly or 0)]
+        if window is not None:
+            turns += [at + window for at in times[gone:]]
         for at in sorted({at for at in turns if at > now}):
-            while window is not None and gone < len(found.times) and found.times[gone] + window <= at:
+            while window is not None and gone < len(times) and times[gone] + window <= at:
                 n -= 1
-                if found.amounts:
-                    total = round(total - found.amounts[gone], DECIMALS)
+                if amounts:
+                    total = round(total - amounts[gone], DECIMALS)
                 gone += 1
             if (enough(n, total) and in_time(found, at)) != is_now:
                 return at
@@ -141,25 +147,46 @@ def _traced(part: Did) -> Leaf:
         n, total = _within(found, window, now) if found is not None else (0, 0.0)
         return f"{_said(part)} (has {n}{f', together {total:g}' if wanted is not None else ''})"
 
-    if part == Did(part.event, part.where, least, part.within):  # the one that is asked most
-        def often(p: Person, f: Facts, now: int) -> bool:
-            trace = f.traces.get(key)
-            if trace is None:
-                return False
-            if window is None:
-                return trace.n >= least
-            return len(trace.times) >= least and now < trace.times[-least] + window
-
-        def over(p: Person, f: Facts, now: int) -> int | None:
-            trace = f.traces.get(key)
-            if trace is None or len(trace.times) < least:
-                return None
-            at = trace.times[-least] + (window or 0)
-            return at if at > now else None
-
-        return Leaf(often, words, "event:" + part.event, None if window is None else over)
     timed = window is not None or lately is not None or newly is not None
     return Leaf(test, words, "event:" + part.event, change if timed else None)
+
+
+def _often(part: Did, key: str, window: int | None) -> Leaf:
+    """So many times, ever or in a window: what is asked most."""
+    least = part.at_least
+
+    def test(p: Person, f: Facts, now: int) -> bool:
+        trace = f.traces.get(key)
+        if trace is None:
+            return False
+        if window is None:
+            return trace.n >= least
+        return len(trace.times) >= least and now < trace.times[-least] + window
+
+    def change(p: Person, f: Facts, now: int) -> int | None:
+        trace = f.traces.get(key)
+        if trace is None or len(trace.times) < least:
+            return None
+        at = trace.times[-least] + (window or 0)
+        return at if at > now else None
+
+    def words(p: Person, f: Facts, now: int) -> str:
+        trace = f.traces.get(key)
+        n = 0 if trace is None else trace.n if window is None else (
+            len(trace.times) - bisect_right(trace.times, now - window))
+        return f"{_said(part)} (has {n})"
+
+    return Leaf(test, words, "event:" + part.event, None if window is None else change)
+
+
+def _until(found: Counted, least: int, amount: float, window: int) -> int:
+    """Until when (ms) so many of the window come to so much; 0: they never do. For sums that only fall by waiting."""
+    total = 0.0
+    for n, (at, more) in enumerate(zip(reversed(found.times), reversed(found.amounts), strict=False), 1):
+        total = round(total + more, DECIMALS)
+        if n >= least and total >= amount:
+            return at + window
+    return 0
 
 
 def _within(found: Counted, window: int | None, now: int) -> tuple[int, float]:

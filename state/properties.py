@@ -72,7 +72,11 @@ def accepts(wanted: Value | tuple[Value, ...] | Filter) -> Accepts:
     """
     if isinstance(wanted, Filter):
         return _filter(wanted)
-    values = frozenset(typed(one) for one in (wanted if isinstance(wanted, tuple) else (wanted,)))
+    several = wanted if isinstance(wanted, tuple) else (wanted,)
+    names = frozenset(one for one in several if isinstance(one, str))
+    if len(names) == len(several):
+        return lambda value: isinstance(value, str) and value in names
+    values = frozenset(typed(one) for one in several)
 
     def among(value: Any) -> bool:
         return isinstance(value, (str, int, float, bool)) and typed(value) in values

@@ -31,6 +31,7 @@ HAPPENINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("Identified", {"plan": "gold", "vip": True, "email": "x@shop.example"}),
     ("Consent Updated", {"marketing": False, "profiling": True}),
     ("Quiz Finished", {}), ("Quiz Finished", {"category": "Bags", "price": 0.1, "quantity": 3}),
+    ("Quiz Finished", {"category": "Bags", "price": -10.5, "quantity": 1}),
     ("Offer Shown", {"campaign": "hello", "action_id": "1"}), ("Offer Shown", {"campaign": "hello", "action_id": "2"}),
     ("Offer Shown", {"campaign": "bye", "action_id": "3"}),
 )

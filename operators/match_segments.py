@@ -23,6 +23,9 @@ from state.rules import SegmentRule
 from state.view import known
 
 _TIMERS = ("segment", "untag")
+_NO_EVENT = (Due, Letter)
+_QUIET = ("playbook", "warmed")
+"""Happenings by which the playbook has changed and not the person."""
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
@@ -47,7 +50,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     context.changed = changed = changes(person, facts, event)
     fresh = person.rules != rules.short
     effects: list[Effect] = []
-    if (facts.order_count or person.rfm) and (rules.rfm is not None or fresh) and (
+    if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm) and (
             changed is None or fresh or "orders" in changed or isinstance(event, Due)
             or person.__dict__.get("cuts") is not context.quintiles):
         before = person.rfm
@@ -58,16 +61,17 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         person.rules = rules.short
         context.changed = changed = None
         _drop_removed(person, context, effects)
-    if person.tags and (fresh or isinstance(event, Letter)):
-        tags.settle(person, context)
     moves = context.moves
     if moves and changed is not None:
         changed += [f"segment:{move.segment}" for move in moves]
     index = rules.segment_index
-    todo = index.affected(changed)
-    if isinstance(event, Due):
-        todo |= _due(person, event, context)
-    quiet = isinstance(event, (Due, Letter)) and event.kind in ("playbook", "warmed")
+    todo, quiet = index.affected(changed), False
+    if isinstance(event, _NO_EVENT):
+        quiet = event.kind in _QUIET
+        if isinstance(event, Due):
+            todo |= _due(person, event, context)
+    if person.tags and (fresh or isinstance(event, Letter)):
+        tags.settle(person, context)
     if todo:
         began, now, mine, timers, masks = len(moves), context.now, person.segments, person.timers, index.masks
         while todo:  # the lowest bit first: segments stand behind those they refer to
@@ -91,7 +95,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
             effects += news
             if changed is not None:
                 changed += [f"segment:{move.segment}" for move in news]
-    if quiet:  # the playbook has changed, not the person: it is no occasion for anything
+    if quiet:  # it is no occasion for anything
         context.moves = []
     return effects
 

@@ -11,10 +11,9 @@ themselves, in the order in which it was so: the learner may read the shards of 
 from collections.abc import Sequence
 
 from domain.action import Because, Move
-from domain.letter import Letter
 from domain.outcome import Outcome
 from state import rfm
-from state.context import Context, Due, Happening, occasion_of
+from state.context import Context, Happening, occasion_of
 from state.person import Counted, Facts, Person
 from state.rfm import Cuts
 from state.rfm_groups import group_of
@@ -38,10 +37,13 @@ def cuts_in(context: Context) -> Cuts | None:
 
 
 def stand(person: Person, facts: Facts, event: Happening, context: Context) -> Sequence[Move | Outcome]:
-    """Find the cell again if orders, cuts or time can have moved it; the moves, and what the population is told.
+    """Find the cell again, because orders, cuts or time can have moved it; the moves, and what the population is told.
+
+    `person.__dict__["cuts"]` holds the learned model that was asked (only while they are hot).
 
     >>> from domain.playbook import Playbook
     >>> from domain.shop import RfmCuts, Shop
+    >>> from state.context import Due
     >>> from state.rules import compile_rules
     >>> day = 86_400_000
     >>> context = Context(0, compile_rules(Playbook(Shop(rfm=RfmCuts()))))
@@ -54,11 +56,7 @@ def stand(person: Person, facts: Facts, event: Happening, context: Context) -> S
     ('532', 129)
     """
     cuts = cuts_in(context)
-    base = (facts.last_order_at, facts.order_count, facts.revenue, cuts)
-    hot = person.__dict__
-    if hot.get("stood") == base and not isinstance(event, (Due, Letter)):
-        return ()
-    hot["stood"] = base
+    person.__dict__["cuts"] = context.quintiles
     told = tell(person, facts, context)
     cell = rfm.cell(facts, cuts, context.now) if cuts is not None else ""
     due = rfm.next_fall(facts, cuts, context.now) if cuts is not None else None

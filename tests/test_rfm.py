@@ -358,7 +358,7 @@ def test_two_customers_who_turn_out_to_be_one_are_one() -> None:
     one.person.alias_of = "u:ann"
     one._run("letters-0-1", T0 + 5, Letter(kind="claim", sender="u:ann", to="a:x", seq=1))
     assert one.person.counted is None, "the browser is nobody any more"
-    other.does(6, "Page Viewed")
+    other._run("letters-0-2", T0 + 5, Letter(kind="handover", sender="a:x", to="u:ann", seq=1))
     assert other.person.counted == Counted(T0, 2, 5_500)
     assert other.person.rfm == "524"
     found = [replace(told_of, id=f"{n}") for n, told_of in enumerate([*one.outcomes, *other.outcomes])]

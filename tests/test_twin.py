@@ -1,0 +1,196 @@
+"""The whole engine over random playbooks and histories: the same answers however the work is shared, cut or killed.
+
+What one visitor is told is what the steps alone tell them (`tests/visitor.py`, which is held against evaluating
+everything at every instant in `tests/test_conditions_in_time.py` and `tests/test_workflow_twin.py`); three workers say
+what one says; a death at any moment changes nothing; and a rehearsal of the recorded history decides what was live.
+"""
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.action import Action
+from domain.action import decode as action
+from domain.message import decode as message
+from domain.partition import partition_of
+from domain.playbook import Playbook
+from domain.record import Record
+from domain.streams import ACTIONS, MESSAGES, OUTCOMES, stream_of
+from flows.onsite import STEPS
+from state.reactions import Reactions
+from state.rules import Rules, compile_rules
+from state.virtual import Household, Item, Learned
+from tests.hamlet import PARTITIONS, Hamlet
+from tests.visitor import T0, Visitor
+from tests.workflow_twin import workflows
+
+PEOPLE = ("ann", "bea", "cara", "dora")
+PRODUCT = {"product_id": "p", "name": "Mug", "price": 9.5, "category": "a", "quantity": 1}
+NAMES = ("Page Viewed", "Product Viewed", "Product Added", "Cart Viewed", "Exit Intent", "Order Completed", "Quiz")
+conditions: st.SearchStrategy[dict[str, Any]] = st.sampled_from([
+    {"session": {"pages_at_least": 2}}, {"cart": {"untouched_for": "30s"}}, {"session": {"seconds_at_least": 40}},
+    {"did": {"event": "Product Viewed", "where": {"category": "a"}, "at_least": 2, "within": "1m"}},
+    {"not": {"did": {"event": "Page Viewed", "within": "20s"}}}, {"orders": {"last_within": "1m"}},
+    {"sequence": {"steps": ["Product Viewed", "Product Added"], "within": "1m"}}, {"in_segment": "lately"},
+    {"any": [{"in_segment": "t"}, {"cart": {"value_at_least": 15}}]}, {"was_said": {"campaign": "c0", "within": "1m"}},
+    {"funnel": {"at_least": "choosing"}}, {"rfm": {"recency_at_least": 3}}])
+with_coupons = conditions | st.just({"holds_coupon": {"pool": "pool"}})
+triggers: st.SearchStrategy[dict[str, Any]] = st.sampled_from([
+    {"event": "Product Added"}, {"event": "Product Viewed", "properties": {"category": "a"}}, {"segment": "s0"},
+    {"left_segment": "s0"}, {"exit_intent": True}, {"seconds_on_site": 30}, {"event": "Quiz", "delay": "25s"}])
+limits = st.sampled_from([{"per_session": 2}, {"per_session": 5, "every": "20s"}, {"per_session": 9, "per_day": 2}])
+
+
+def campaigns(coupons: bool) -> st.SearchStrategy[dict[str, Any]]:
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        "limits": limits, "holdout": st.just(0.5), "goal": st.just({"event": "Order Completed", "within": "1m"}),
+        "variants": st.just({"a": {}, "b": {"share": 2.0}}), "disarm_on": st.just(["Cart Viewed"])}
+    if coupons:
+        optional["coupon"] = st.just("pool")
+    return st.fixed_dictionaries({
+        "trigger": triggers, "when": with_coupons if coupons else conditions, "priority": st.integers(0, 2),
+        "format": st.sampled_from(["popup", "bar", "email"]), "purpose": st.just("service")}, optional=optional)
+
+
+@st.composite
+def playbooks(draw: st.DrawFn, coupons: bool = False) -> Playbook:
+    """With coupons, people share the desks that hand them out: they are not alone any more."""
+    offers = draw(st.lists(campaigns(coupons), min_size=1, max_size=4))
+    for one in offers:
+        if one["format"] == "email" and one["trigger"].keys() & {"exit_intent", "seconds_on_site"}:
+            one["format"] = "bar"
+    made = [{"name": f"c{n}", "content": {"default": {"title": f"c{n}"}}, **one} for n, one in enumerate(offers)]
+    made.append({"name": "offer", "format": "bar", "trigger": {"workflow": True}, "purpose": "service",
+                 "content": {"default": {"title": "offer"}}})
+    held = with_coupons if coupons else conditions
+    segments = [{"name": f"s{n}", "when": draw(held)} for n in range(draw(st.integers(1, 3)))]
+    segments.append({"name": "lately", "when": {"did": {"event": "Product Viewed", "within": "30s"}}})
+    segments.append({"name": "t", "static": True, "stays": "50s", "enter_on": [{"event": "Cart Viewed"}]})
+    return msgspec.convert({
+        "shop": {
+            "events": ["Quiz"], "timezone": "Europe/Rome", "pressure": {"per_day": 8},
+            "limits": {"per_session": 9, "per_day": 20, "cooldown": "5s"},
+            "funnel": [{"name": "looking", "when": {"did": {"event": "Product Viewed"}}},
+                       {"name": "choosing", "when": {"cart": {"items_at_least": 1}}}],
+            "rfm": {"recency": ["20s", "40s", "1m", "2m"], "frequency": [1, 2, 3, 4], "money": [5, 10, 20, 40]}},
+        "segments": segments, "campaigns": made, "workflows": [draw(workflows())],
+        "coupons": [{"name": "pool", "percent": 10, "valid_for": "2m"}]}, Playbook)
+
+
+histories = st.lists(st.tuples(st.sampled_from([0, 500, 7_000, 31_000, 1_900_000]), st.sampled_from(PEOPLE),
+                               st.sampled_from(NAMES)), min_size=1, max_size=14)
+End = 200_000
+
+
+def told(history: Any, login: bool = False) -> list[Record]:
+    """A history as records; with `login`, ann's browser belongs to a known customer from her second event on."""
+    records, at, seen = [], 0, 0
+    for n, (gap, who, name) in enumerate(history):
+        at += gap
+        call = "page" if name == "Page Viewed" else "track"
+        body: dict[str, Any] = {
+            "type": call, "anonymousId": who, "messageId": f"m{n}", "properties": _properties(name, n),
+            "context": {"attimo": {"country": "IT", "device": "desktop"}, "timezone": "Europe/Rome"}}
+        if call == "track":
+            body["event"] = name
+        key = who
+        if who == "ann":
+            seen += 1
+            if login and seen > 1:
+                body["userId"] = key = "customer"
+        stream = stream_of(call, name)
+        records.append(Record(stream, partition_of(key.encode(), PARTITIONS), n, T0 + at, key.encode(),
+                              msgspec.json.encode(body)))
+    return records
+
+
+def _properties(name: str, n: int) -> dict[str, Any]:
+    if name == "Order Completed":
+        return {"order_id": f"o{n}", "total": 20, "products": [PRODUCT]}
+    return PRODUCT if name.startswith("Product") else {}
+
+
+def lived(hamlet: Hamlet, records: list[Record]) -> Hamlet:
+    for record in records:
+        hamlet.passes(record.log_time - 1)
+        hamlet.happens(record)
+    hamlet.passes(records[-1].log_time + End)
+    return hamlet
+
+
+def decided(hamlet: Hamlet) -> dict[str, bytes]:
+    return {row.id: row.body for row in hamlet.rows if row.stream in (ACTIONS, MESSAGES, OUTCOMES)}
+
+
+def rules_of(playbook: Playbook) -> Rules:
+    return compile_rules(playbook)
+
+
+@given(playbooks(coupons=True), histories, st.sets(st.integers(0, 60), max_size=6), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_one_worker_or_three_and_a_death_at_any_moment(
+        playbook: Playbook, history: Any, deaths: set[int], login: bool) -> None:
+    rules, records = rules_of(playbook), told(history, login)
+    one = lived(Hamlet(rules), records)
+    three = lived(Hamlet(rules, workers=3), records)
+    killed = lived(Hamlet(rules, deaths=sorted(deaths), hot=1), records)
+    assert decided(one) == decided(three) == decided(killed)
+    assert one.people() == three.people() == killed.people()
+    assert len(decided(one)) == len([row for row in one.rows if row.stream in (ACTIONS, MESSAGES, OUTCOMES)])
+
+
+@given(playbooks(), histories)
+@settings(max_examples=40, deadline=None)
+def test_however_the_records_are_cut_into_batches(playbook: Playbook, history: Any) -> None:
+    rules, records = rules_of(playbook), told(history)
+    one, whole = lived(Hamlet(rules), records), Hamlet(rules)
+    whole.happens(*records)
+    whole.passes(records[-1].log_time + End)
+    assert decided(one) == decided(whole)
+
+
+@given(playbooks(), histories)
+@settings(max_examples=40, deadline=None)
+def test_a_shard_tells_a_visitor_what_the_steps_tell_them(playbook: Playbook, history: Any) -> None:
+    rules, alone = rules_of(playbook), [(gap, "bea", name) for gap, _, name in history]
+    hamlet = lived(Hamlet(rules), told(alone))
+    visitor, at = Visitor(playbook, "bea"), 0
+    for n, (gap, _, name) in enumerate(alone):
+        at += gap
+        visitor.does(at, name, **_properties(name, n))
+    visitor.waits(at + End)
+    found: list[Action] = [action(row.body) for row in hamlet.rows if row.stream == ACTIONS]
+    assert [_heart(one) for one in found] == [_heart(one) for one in visitor.actions]
+
+
+def _heart(one: Action) -> tuple[Any, ...]:
+    return (one.at, type(one).__name__, getattr(one, "campaign", getattr(one, "segment", "")),
+            getattr(one, "entered", None), getattr(one, "what", None), one.because.reason)
+
+
+@given(playbooks(), histories)
+@settings(max_examples=40, deadline=None)
+def test_a_rehearsal_decides_what_was_live(playbook: Playbook, history: Any) -> None:
+    rules, records = rules_of(playbook), told(history)
+    live = lived(Hamlet(rules), records)
+    found: set[str] = set()
+    for who in PEOPLE:
+        own = [record for record in records if record.key == who.encode()]
+        if own:
+            reactions = Reactions(STEPS, assumed=False)
+            household = Household(reactions, rules, PARTITIONS, lambda partition, at: Learned())
+            household.live([Item(record, record.log_time, Learned()) for record in own],
+                           records[-1].log_time + End, False)
+            found |= {note.effect.id for note in reactions.notes if note.effect is not None}
+    assert found == set(decided(live))
+
+
+def test_a_message_is_a_message() -> None:
+    playbook = msgspec.convert({"campaigns": [{
+        "name": "mail", "format": "file", "trigger": {"event": "Product Added"}, "purpose": "service",
+        "content": {"default": {"title": "Hello"}}}]}, Playbook)
+    hamlet = lived(Hamlet(rules_of(playbook)), told([(0, "bea", "Product Added")]))
+    [sent] = [message(row.body) for row in hamlet.rows if row.stream == MESSAGES]
+    assert (sent.campaign, sent.at) == ("mail", T0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain import action
-from domain.action import Progress
+from domain.action import CouponNews, Progress
 from flows.onsite import STEPS
 from operators.advance_workflows import CIRCLE, CROWDED, MOST_AT_ONCE
 from state.explain import explain
@@ -405,3 +405,25 @@ def test_two_days_over_a_login_and_a_restart_and_every_effect_has_its_own_id(tmp
     assert ann.runs == {}
     assert (ann.been["w"].times, ann.been["then"].times) == (1, 1)
     assert known(ann).traits["plan"].value == "gold"
+
+
+def test_a_coupon_is_reserved_also_when_the_codes_are_still_on_their_way(tmp_path: Path) -> None:
+    town = Town(tmp_path, STEPS, compile_rules(playbook(
+        coupons=[{"name": "gift", "percent": 10, "codes": ["A1", "A2"]}],
+        workflows={"w": flow({"coupon": "gift"}, {"goal": "given"}, {"wait": "1h"}, {"coupon": "gone"},
+                             {"goal": "on"})})))
+    town.feed(record("x", "Cart Viewed", at=T0))
+    town.tick(T0 + 2 * HOUR)
+    said = [action.decode(row.body) for row in town.rows if row.stream == "actions"]
+    progress = [(one.at - T0, one.what, one.step, one.goal, one.because.reason)
+                for one in said if isinstance(one, Progress)]
+    waited = [one for one in progress if one[1:3] == ("step", "step_1")]
+    assert [one for one in progress if one not in waited] == [
+        (0, "entered", "", "", ""), (0, "goal", "step_2", "given", ""), (0, "step", "step_3", "", ""),
+        (HOUR, "step", "step_4", "", "no_coupon"), (HOUR, "goal", "step_5", "on", ""),
+        (HOUR, "finished", "step_5", "", "")]
+    person = town.person("a:x")
+    assert person is not None
+    [coupon] = person.coupons
+    assert (coupon.pool, coupon.state, coupon.campaign) == ("gift", "reserved", "w")
+    assert [one.what for one in said if isinstance(one, CouponNews)] == ["reserved"]

@@ -19,6 +19,9 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """The people of whom `when` is true, from the very moment it is until the very moment it is no longer; or those
     whom an occasion tagged, until another takes them out or `stays` is over.
 
+    Where one moment brings both, what takes out comes before what puts in, and what puts in before the end of a stay.
+    Tags move along on login. Changing `stays` does not change a stay that has begun.
+
     >>> engaged = msgspec.convert({"name": "engaged", "when": {"session": {"pages_at_least": 3}}}, Segment)
     >>> engaged.when.session.pages_at_least, engaged.static
     (3, False)

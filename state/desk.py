@@ -113,14 +113,21 @@ def _wait(keeper: Person, desk: Desk, rule: PoolRule, person: Person, context: C
     _ask(keeper, desk, rule, context)
 
 
-def open_desks(context: Context) -> None:
-    """Ask for the first codes of each large pool ahead of anybody who may want one; once in the life of a desk."""
-    for rule in context.rules.pools.values():
-        if rule.low(context.partitions):
-            keeper = context.neighbour(desk_key(rule.name, context.partition, context.partitions))
-            if keeper.desk is None:
-                keeper.desk = Desk()
-                _ask(keeper, keeper.desk, rule, context)
+def open_desks(context: Context, clock: int) -> bool:
+    """Ask for the first codes of each large pool ahead of anybody who may want one; once in the life of a desk.
+
+    Whether there was a desk to open: that is a happening of its own, at `clock`; else nothing is touched.
+    """
+    large = [rule for rule in context.rules.pools.values() if rule.low(context.partitions)]
+    keepers = [context.neighbour(desk_key(rule.name, context.partition, context.partitions)) for rule in large]
+    if all(keeper.desk is not None for keeper in keepers):
+        return False
+    context.begin(f"desks-{context.partition}-{context.rules.short}", clock, clock)
+    for rule, keeper in zip(large, keepers, strict=True):
+        if keeper.desk is None:
+            keeper.desk = Desk()
+            _ask(keeper, keeper.desk, rule, context)
+    return True
 
 
 def _ask(keeper: Person, desk: Desk, rule: PoolRule, context: Context) -> None:

@@ -150,9 +150,9 @@ class Shard:
             self.head.clock = tick
         if self._opened != context.rules.short:
             self._opened = context.rules.short
-            context.begin(f"desks-{self.partition}-{self._opened}", self.head.clock, self.head.clock)
-            desk.open_desks(context)
-            self._tell(context)
+            if desk.open_desks(context, self.head.clock):
+                self._latest = ""
+                self._tell(context)
         for _ in range(SLICE):
             person = self.memory.due(self.head.clock)
             if person is None:

@@ -1,7 +1,7 @@
 """Assets: the text files of `web/` (scripts, styles, pictures, pages), compressed once and kept in memory.
 
 A file is read again when its size or time changes. Each form of it, plain and gzipped, has an ETag of its own: a cache
-that holds one must not be told that the other is unchanged.
+that holds one must not be told that the other is unchanged. What runs in every visitor's browser goes out `lean`.
 """
 
 import gzip
@@ -18,6 +18,10 @@ KINDS: Final = {
     ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
     ".html": "text/html; charset=utf-8",
 }
+_SPOKEN: Final = re.compile(
+    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`"""  # words
+    r"""|/(?![/*])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/)"""  # patterns; or what is divided twice in a line
+    r"""|[ ]*//[^\n]*|(?<=\n)[ ]+""", re.DOTALL)
 _REFUSED: Final = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 
 
@@ -31,26 +35,37 @@ class Asset(NamedTuple):
     modified: str
 
 
-_kept: dict[Path, Asset] = {}
+_kept: dict[tuple[Path, bool], Asset] = {}
 
 
-def load(path: Path) -> Asset:
-    """A file, from memory when it has not changed. OSError when it cannot be read."""
+def lean(script: str) -> str:
+    r"""A script as visitors get it: without what only its readers need, comments (`//`) and indentation.
+
+    Strings, templates, patterns and line breaks stay, so an error's line is that of the file.
+
+    >>> lean('  a("//", /[/]\\//); // why\n\n  // how\n  b(`\n  //`)')
+    'a("//", /[/]\\//);\n\n\nb(`\n  //`)'
+    """
+    return _SPOKEN.sub(lambda found: found[1] or "", "\n" + script)[1:]
+
+
+def load(path: Path, spare: bool = False) -> Asset:
+    """A file, from memory when it has not changed; `spare`: a script, `lean`. OSError when it cannot be read."""
     stat = path.stat()
     stamp = (stat.st_mtime_ns, stat.st_size)
-    found = _kept.get(path)
+    found = _kept.get((path, spare))
     if found is None or found.stamp != stamp:
-        plain = path.read_bytes()
+        plain = lean(path.read_text("utf-8")).encode() if spare and path.suffix == ".js" else path.read_bytes()
         packed = gzip.compress(plain, 9, mtime=0)
         tag = hashlib.blake2b(plain, digest_size=8).hexdigest()
-        found = _kept[path] = Asset(
+        found = _kept[path, spare] = Asset(
             stamp, plain, packed if len(packed) < len(plain) else b"", tag, formatdate(stat.st_mtime, usegmt=True))
     return found
 
 
-def answer(path: Path, asked: Headers, headers: dict[str, str]) -> Response:
-    """The answer to a GET for a file of `KINDS`: whole, gzipped when the client takes that, or 304."""
-    asset = load(path)
+def answer(path: Path, asked: Headers, headers: dict[str, str], spare: bool = False) -> Response:
+    """The answer to a GET for a file of `KINDS`: whole (see `load`), gzipped when the client takes that, or 304."""
+    asset = load(path, spare)
     zipped = bool(asset.packed) and takes_gzip(asked.get("accept-encoding", ""))
     tag = f'"{asset.tag}-gzip"' if zipped else f'"{asset.tag}"'
     sent = {**headers, "etag": tag, "last-modified": asset.modified, "vary": "accept-encoding"}

@@ -153,7 +153,7 @@ class Pages:
         served = path.suffix in assets.KINDS and path.suffix != ".html"
         if not served or path.parent != WEB or path.name.startswith(".") or not path.is_file():
             raise HTTPException(404)
-        return assets.answer(path, request.headers, _SCRIPT)
+        return assets.answer(path, request.headers, _SCRIPT, spare=True)
 
     async def live(self, request: Request) -> Response:
         """GET /live: the page that shows the feed."""

@@ -18,9 +18,15 @@ MAX_DISMISSED = 50
 
 
 def shown(person: Person, event: Event, context: Context) -> Sequence[Effect]:
-    """It is on the screen: it counts, and nothing of this campaign waits in the browser any more."""
+    """It is on the screen: it counts, and nothing of this campaign waits in the browser any more.
+
+    What fills a slot is not taken back: there a disarm means that what the page had there comes back.
+    """
     named = _named(event)
     if named is None or not exposures.shown(person, *named, context):
+        return ()
+    rule = context.rules.campaigns.get(named[1])
+    if rule is not None and rule.format == "slot":
         return ()
     return _clear(person, named[1], context, "shown")
 

@@ -38,7 +38,9 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   @keyframes rise{from{transform:translateY(12px)}}}`;
 
   const held = new Map(); // by campaign: ready
-  const shown = new Map(); // by format: on the page
+  const shown = new Map(); // by place: on the page
+  // Each format has one place; a slot's is the element itself, once it is there.
+  const placeOf = ({ format, slot }) => (format === "slot" ? attempt(() => document.body.querySelector(slot)) : format);
   const kept = (key) => attempt(() => JSON.parse(read(key)), 0) || [];
   const keep = (key, value) => write(key, JSON.stringify([...kept(key), value].slice(-200)));
   const mine = [];
@@ -52,6 +54,15 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     const [start, last] = kept("visit"), began = recent(last, 1800e3) ? start : Date.now(); // half an hour
     if (allowed().analytics) write("visit", JSON.stringify([began, Date.now()]));
     return began;
+  }
+  // What a coupon is worth: told to the page that shows it, and to the next ones while it is good.
+  let worth = attempt(() => JSON.parse(sessionStorage.getItem("attimo.discount"))) || [];
+  pixel.discount = () => (allowed().marketing && worth[1] > Date.now() ? worth[0] : null);
+  const hear = (detail) => document.dispatchEvent(new CustomEvent("attimo:discount", { detail }));
+  function value(discount, until) {
+    worth = [discount, until];
+    attempt(() => sessionStorage[discount ? "setItem" : "removeItem"]("attimo.discount", JSON.stringify(worth)));
+    hear(discount);
   }
   const dismissed = (campaign) => kept("dismissed").some(([name, when]) => name === campaign && when === visit());
 
@@ -85,38 +96,40 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   const sheet = new CSSStyleSheet(); // passes any CSP
   sheet.replaceSync(CSS);
   function render(entry) {
-    const { action } = entry, { format } = action, popup = format === "popup";
+    const { action } = entry, { format } = action, popup = format === "popup", slot = format === "slot";
+    const kind = slot ? "part" : "class"; // a slot is styled by the shop, whose classes are not ours
     const text = (key) => String(action.content[key] || "");
-    const host = entry.host = make("attimo-offer", { "data-format": format });
-    const root = host.attachShadow({ mode: config.shadow || "closed" });
     const title = text("title"), image = safe(text("image_url")), url = safe(text("url")), coupon = text("coupon");
-    const button = (label, kind, act, tag = "button") => {
-      const one = make(tag, { class: kind, href: tag === "a" && url }, label);
+    const button = (label, name, act, href) => {
+      const one = make(href ? "a" : "button", { [kind]: name, href, type: !href && "button" }, label);
       one.onclick = act;
       return one;
     };
     const no = () => dismiss(entry), click = () => {
       report("Offer Clicked", action);
       tell("clicked", action);
-      setTimeout(() => close(entry)); // the link first
+      if (!slot) setTimeout(() => close(entry)); // the link first
     };
-    const yes = text("button") && button(text("button"), "yes", click, url ? "a" : "button");
+    const yes = text("button") && button(text("button"), "yes", click, url);
     const cross = button("×", "close", no), code = make("code", {}, coupon);
     const copy = button(words[2], "copy", () => {
       getSelection().selectAllChildren(code);
       if (navigator.clipboard) navigator.clipboard.writeText(coupon).then(() => { copy.textContent = words[3]; }, () => {});
     });
     const given = new DOMParser().parseFromString(text("html"), "text/html").body;
-    const body = clean(given, make("div", { class: "text", id: "text" }));
+    const body = clean(given, make("div", { [kind]: "text", id: !slot && "text" }));
     cross.ariaLabel = words[0];
     copy.ariaLive = "polite";
     body.onclick = ({ target }) => target.closest("a[href]") && click();
-    const box = entry.box = make(popup ? "dialog" : "section", {
+    const parts = [
+      image && make("img", { [kind]: "picture", src: image, alt: "" }), title && make("h2", {}, title), body,
+      coupon && make("div", { [kind]: "coupon" }, code, copy)];
+    const host = entry.host = make("attimo-offer", { "data-format": format }, ...(slot ? [...parts, yes] : []));
+    if (slot) return host.style.display = "contents";
+    const root = host.attachShadow({ mode: config.shadow || "closed" }), box = entry.box = make(popup ? "dialog" : "section", {
       class: "offer " + format, tabindex: "-1", role: popup ? "dialog" : "region", "aria-modal": popup && "true",
       "aria-label": title || "Offer", "aria-describedby": "text",
-    }, make("div", { class: "card" },
-      image && make("img", { class: "picture", src: image, alt: "" }), title && make("h2", {}, title), body,
-      coupon && make("div", { class: "coupon" }, code, copy),
+    }, make("div", { class: "card" }, ...parts,
       make("div", { class: "actions" }, yes, format !== "bar" && button(words[yes ? 1 : 0], "no", no)), cross));
     let pressed;
     box.onpointerdown = ({ target }) => { pressed = target; };
@@ -136,28 +149,37 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   }
 
   function show(entry) {
-    const { action, box } = entry;
-    close(shown.get(action.format), "replaced");
+    const { action, box, host, until } = entry, { discount } = action, place = entry.place = placeOf(action);
+    if (!place) return; // gone meanwhile
+    close(shown.get(place), "replaced");
     forget(entry);
-    shown.set(action.format, entry);
-    entry.back = document.activeElement;
-    entry.host.setAttribute("open", "");
-    if (box.showModal) { box.showModal(); box.focus(); }
+    shown.set(place, entry);
+    if (box) {
+      entry.back = document.activeElement;
+      host.setAttribute("open", "");
+      if (box.showModal) { box.showModal(); box.focus(); }
+    } else {
+      entry.before = [...place.childNodes];
+      place.replaceChildren(host);
+    }
     performance.mark("attimo:shown");
     tell("shown", action);
+    // The server's times, counted from now: visitors' clocks are wrong.
+    if (discount) value(discount, Date.now() + until - performance.now() + (discount.expires_at || 9e15) - action.not_after);
   }
   function close(entry, reason) {
-    if (!entry || shown.get(entry.action.format) !== entry) return;
-    shown.delete(entry.action.format);
-    if (entry.box.close) entry.box.close();
-    entry.host.remove();
-    if (entry.back) entry.back.focus({ preventScroll: true });
-    if (reason) tell("disarmed", entry.action, reason);
+    if (!entry || shown.get(entry.place) !== entry) return;
+    const { action, box, host, back, before, place } = entry;
+    shown.delete(place);
+    if (box && box.close) box.close();
+    host.replaceWith(...before);
+    if (back) back.focus({ preventScroll: true });
+    if (reason) tell("disarmed", action, reason);
     setTimeout(offer);
   }
   function dismiss(entry) {
     const { action } = entry;
-    if (shown.get(action.format) !== entry) return;
+    if (shown.get(entry.place) !== entry) return;
     keep("dismissed", [action.campaign, visit()]);
     close(entry);
     drop(held.get(action.campaign), "dismissed");
@@ -178,33 +200,36 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   }
 
   const rank = ({ action }) => +action.priority || 0;
-  // The best per format for this trigger; without one, what waits to be shown.
+  // The best per place for this trigger; without one, what waits to be shown.
   function offer(trigger) {
+    shown.forEach((one) => one.host.isConnected || close(one)); // the page was drawn anew
     if (document.hidden || !allowed().marketing) return;
-    for (const format of ["popup", "banner", "bar"]) {
-      const ready = ({ action, until, claimed }) => !claimed && action.format === format && action.trigger === trigger
-        && until > performance.now() && !done(action.id) && !dismissed(action.campaign);
-      const order = (a, b) => rank(b) - rank(a) || b.action.at - a.action.at;
-      const best = [...held.values()].filter(ready).sort(order)[0], now = shown.get(format);
-      if (!best || (now && rank(now) >= rank(best))) continue;
+    const ready = ({ action, until, claimed }) => !claimed && action.trigger === trigger
+      && until > performance.now() && !done(action.id) && !dismissed(action.campaign);
+    const order = (a, b) => rank(a) - rank(b) || a.action.at - b.action.at; // the last is the best
+    const waiting = [...held.values()].filter(ready).sort(order).map((one) => [placeOf(one.action), one]);
+    new Map(waiting).forEach((best, place) => {
+      const now = shown.get(place);
+      // Nobody closes what fills a slot, so the next one does.
+      if (!place || (now && rank(now) >= rank(best) + !best.box)) return;
       best.claimed = true;
       if (trigger) show(best); // in this frame; gone again if another tab was quicker
       claim(best.action, (won) => {
         if (!won) return trigger ? close(best, "elsewhere") : drop(best, "elsewhere");
         if (!trigger && held.get(best.action.campaign) === best) show(best);
-        requestAnimationFrame(() => best.back && report("Offer Shown", best.action)); // once it was seen
+        requestAnimationFrame(() => best.place && best.host.isConnected && report("Offer Shown", best.action)); // once it was seen
       });
-    }
+    });
   }
 
   function take(action) {
     const { id, campaign, format, type, expires_in_ms: left } = action, old = held.get(campaign);
-    if (!id || !campaign || !/^(popup|banner|bar)$/.test(format) || !/^(arm|send)$/.test(type)) return;
+    if (!id || !campaign || !/^(popup|banner|bar|slot)$/.test(format) || !/^(arm|send)$/.test(type)) return;
     if (old && old.action.id === id) return;
     drop(old, "replaced");
     if (!(left > 0) || done(id) || dismissed(campaign) || held.size > 49) return;
     const trigger = type === "arm" ? action.trigger || "exit_intent" : undefined; // the default is not sent
-    const entry = { action: { content: {}, ...action, trigger }, until: performance.now() + left };
+    const entry = { action: { content: {}, ...action, trigger }, before: [], until: performance.now() + left };
     render(entry);
     entry.timer = setTimeout(drop, Math.min(left, 2147483647), entry, "expired");
     held.set(campaign, entry);
@@ -216,20 +241,25 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     if (held.get(entry.action.campaign) === entry) held.delete(entry.action.campaign);
   }
   function drop(entry, reason) {
-    if (!entry || shown.get(entry.action.format) === entry) return;
+    if (!entry || shown.get(entry.place) === entry) return;
     forget(entry);
     entry.host.remove();
     tell("disarmed", entry.action, reason);
   }
   const dropWhere = (test, reason) => held.forEach((entry) => test(entry.action) && drop(entry, reason));
+  function takeBack(test, reason) { // what fills a slot, too
+    dropWhere(test, reason);
+    shown.forEach((entry) => entry.box || (test(entry.action) && close(entry, reason)));
+  }
   function clear(reason) {
     dropWhere(() => true, reason);
     shown.forEach((entry) => close(entry, reason));
+    if (worth[0]) value(null);
   }
   pixel.on("*", ({ type, event = { page: "Page Viewed", identify: "Identified" }[type] }) => {
     visit();
     if (/^(Order Completed|Signed Out)$/.test(event)) clear(event);
-    dropWhere(({ disarm_on }) => disarm_on && disarm_on.includes(event), event);
+    takeBack(({ disarm_on }) => disarm_on && disarm_on.includes(event), event);
   });
   document.addEventListener("attimo:exit-intent", guard((event) => {
     offer("exit_intent");
@@ -243,7 +273,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
       dropWhere(({ campaign }) => !list.some((one) => one.campaign === campaign), "disarm");
       list.forEach(take);
     },
-    arm: take, send: take, disarm: ({ campaign }) => drop(held.get(campaign), "disarm"),
+    arm: take, send: take, disarm: ({ campaign }) => takeBack((one) => one.campaign === campaign, "disarm"),
   };
   function disconnect() {
     clearTimeout(timer);
@@ -282,5 +312,9 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     if (document.hidden) hiding = setTimeout(disconnect, 20000);
     else { connect(); offer(); }
   });
+  let soon = 0;
+  new MutationObserver(() => { soon = soon || requestAnimationFrame(guard(() => { soon = 0; offer(); })); })
+    .observe(document, { childList: true, subtree: true });
+  if (pixel.discount()) hear(worth[0]);
   connect();
 })();

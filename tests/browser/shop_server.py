@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from connectors import assets
 from tests.support import ROOT
 
 WEB = ROOT / "web"
@@ -153,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
                 parts.path, parts.path.replace("/shop/", "/demo/").lstrip("/"))
             file = (WEB / name).resolve()
             if file.is_relative_to(WEB) and file.is_file():
-                self.reply(200, file.read_bytes(), KINDS[file.suffix])
+                self.reply(200, assets.load(file, spare=file.parent == WEB).plain, KINDS[file.suffix])
             else:
                 self.reply(404, b"", "text/plain")
 

@@ -1,6 +1,5 @@
 """The widget: what it shows, when, how often, and how it behaves towards those who do not use a mouse."""
 
-import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from connectors import assets
 from tests.browser.shop_server import WEB, ShopServer
 
 pytestmark = pytest.mark.browser
@@ -481,5 +481,5 @@ def test_nonsense_on_the_stream_is_survived(
 
 
 def test_pixel_and_widget_are_small() -> None:
-    sizes = {name: len(gzip.compress((WEB / name).read_bytes(), 9)) for name in ("pixel.js", "widget.js")}
+    sizes = {name: len(assets.load(WEB / name, spare=True).packed) for name in ("pixel.js", "widget.js")}
     assert sum(sizes.values()) < 12_000, sizes

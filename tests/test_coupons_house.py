@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -47,9 +48,11 @@ def written(folder: Path) -> Path:
     with open_log(Settings(data=str(folder))) as log:
         for n in range(PEOPLE * 2):
             who = f"v{n % PEOPLE}"
-            more = {"userId": f"user-{who}"} if n >= PEOPLE and n % 10 == 0 else {}
             name = "Product Added" if n < PEOPLE or n % 3 == 0 else "Page Viewed"
-            one = record(who, name, messageId=f"m{n}", **({"properties": CUP} if name != "Page Viewed" else {}), **more)
+            more: dict[str, Any] = {} if name == "Page Viewed" else {"properties": CUP}
+            if n >= PEOPLE and n % 10 == 0:
+                more["userId"] = f"user-{who}"
+            one = record(who, name, messageId=f"m{n}", **more)
             log.append([Outgoing(stream_of("track", name), one.key, one.value)])
     return folder
 
@@ -111,9 +114,8 @@ def rerun(home: House) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("size", [100_000, 40], ids=["plenty", "few"])
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_code_is_one_persons_however_the_work_is_shared(tmp_path: Path, size: int, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "size"), [(1, 100_000), (3, 100_000), (3, 40)])
+def test_a_code_is_one_persons_however_the_work_is_shared(tmp_path: Path, workers: int, size: int) -> None:
     shutil.copytree(written(tmp_path / "log") / "log", tmp_path / "data" / "log")
     with house(tmp_path / "data", shop(tmp_path / "shop", size)) as home:
         for n in range(workers):
@@ -122,7 +124,7 @@ def test_a_code_is_one_persons_however_the_work_is_shared(tmp_path: Path, size: 
         check(home, size)
 
 
-@pytest.mark.parametrize("point", ["onsite:after_commit#1", "onsite:after_commit#4", "onsite:after_publish#3"])
+@pytest.mark.parametrize("point", ["onsite:after_commit#4", "onsite:after_publish#3"])
 def test_a_code_is_one_persons_when_the_worker_is_killed(tmp_path: Path, point: str) -> None:
     shutil.copytree(written(tmp_path / "log") / "log", tmp_path / "data" / "log")
     with house(tmp_path / "data", shop(tmp_path / "shop", 2_000)) as home:

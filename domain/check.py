@@ -163,7 +163,9 @@ def _segment(segment: Segment, known: Known) -> Found:
 def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
     """Segments that refer to themselves, through whatever others."""
     refers = {segment.name: sorted(set(_referred(segment))) for segment in playbook.segments}
-    refers |= {f"funnel_{stage.name}": sorted(set(_in(stage.when))) for stage in playbook.shop.funnel}
+    stages = playbook.shop.funnel
+    for n, stage in enumerate(stages):  # who is at a later stage is not at this one
+        refers[f"funnel_{stage.name}"] = sorted({*_in(stage.when), *(f"funnel_{one.name}" for one in stages[n + 1:])})
     state: dict[str, int] = {}
     for start in sorted(refers):
         path, todo = list[str](), [(start, False)]
@@ -174,7 +176,8 @@ def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
                 state[name] = 2
             elif state.get(name) == 1:
                 circle = [*path[path.index(name):], name]
-                yield path[-1], "segments refer to each other in a circle: " + " -> ".join(circle)
+                where = [one for one in path if not one.startswith("funnel_")] or path
+                yield where[-1], "segments refer to each other in a circle: " + " -> ".join(circle)
             elif name in refers and name not in state:
                 if len(path) >= LONGEST_CHAIN:
                     yield name, f"more than {LONGEST_CHAIN} segments refer to each other in a row"

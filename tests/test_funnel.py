@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.action import Move
+from domain.check import findings
 from domain.letter import Letter
 from state.explain import explain
 from state.funnel import stage_of
 from state.merge import absorb, hand_over
 from state.person import Person
+from state.rules import compile_rules
 from tests.visitor import T0, Visitor, playbook, short
 
 STAGES = {
@@ -77,6 +79,15 @@ def test_a_stage_may_speak_of_a_later_one_and_not_of_an_earlier_one() -> None:
     Visitor(playbook(shop={"funnel": [first, last]}))
     with pytest.raises(ValueError, match="circle"):
         Visitor(playbook(shop={"funnel": [last, first]}))
+
+
+def test_a_circle_by_way_of_the_stages_is_found_before_it_is_live() -> None:
+    stages = [{"name": "first", "when": STAGES["came"]}, {"name": "last", "when": {"in_segment": "keen"}}]
+    declared = playbook(shop={"funnel": stages}, segments={"keen": {"when": {"in_segment": "funnel_first"}}})
+    [found] = [one for one in findings(declared) if "circle" in one.text]
+    assert (found.part, found.name) == ("segments", "keen")
+    with pytest.raises(ValueError, match="circle"):
+        compile_rules(declared)
 
 
 def furthest(visitor: Visitor, names: list[str], carts: list[tuple[int, bool]], pages: bool, looked: int | None,

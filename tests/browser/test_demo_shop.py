@@ -113,7 +113,8 @@ def test_searching_and_narrowing(page: Page, shop: ShopServer, base_url: str, un
     assert until(page, lambda: shop.tracked("Products Searched"))[0]["properties"] == {"query": "<b>kettle"}
 
 
-@pytest.mark.parametrize("path", ["index.html", "product.html?id=nothing", "cart.html", "checkout.html", "order.html"])
+@pytest.mark.parametrize("path", ["index.html", "product.html?id=nothing", "cart.html", "checkout.html", "order.html",
+                                  "lighting.html"])
 @pytest.mark.parametrize("width", [320, 1200])
 def test_every_page_fits_and_survives_being_empty(
     visitor: Callable[..., BrowserContext], base_url: str, path: str, width: int

@@ -113,6 +113,10 @@ def _who(person: Person, currency: str) -> Iterator[str]:
         yield f"  not reached     by {name.partition(':')[0]}: an address was given up on {moment(at)}"
     for name, at in sorted(person.segments.items()):
         yield f"  in segment      {name} since {moment(at)}"
+    for coupon in person.coupons:
+        ends = f", until {moment(coupon.until)}" if coupon.state == "reserved" else ""
+        order = f" by order {coupon.order_id}" if coupon.state == "redeemed" else ""
+        yield f"  coupon          {coupon.code} ({coupon.pool}): {coupon.state}{order}{ends}"
     yield from _runs(person)
     for name, due in sorted(person.timers.items(), key=lambda item: item[1]):
         yield f"  will be looked at again  {moment(due)}  ({name})"

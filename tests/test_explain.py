@@ -12,7 +12,7 @@ from state.addresses import give_up, mark
 from state.decisions import EARLIER_FOR, MAX_EARLIER, remember
 from state.explain import MOST, NEWEST, explain, find
 from state.merge import absorb, hand_over
-from state.person import Decision, Facts, Person, Said, Written, routing_key
+from state.person import Coupon, Decision, Facts, Person, Said, Written, routing_key
 from tests.shards import record, shop
 from tests.town import Town
 from tests.visitor import T0, Visitor, playbook
@@ -204,3 +204,12 @@ def test_earlier_decisions_are_kept_some_time_and_move_along_on_login() -> None:
     assert [one.at for one in known.earlier] == sorted(one.at for one in known.earlier)
     remember(known, "other", 100_000 + EARLIER_FOR, "hold", "consent")
     assert all(one.at >= 100_000 for one in known.earlier) or len(known.earlier) <= 1
+
+
+def test_the_coupons_of_a_person_are_said() -> None:
+    person = Person(id="a:x", coupons=[
+        Coupon("BACK-1", "winback", "reserved", T0, T0 + 86_400_000),
+        Coupon("HI-2", "welcome", "redeemed", T0, T0 + 1, order_id="o-7")])
+    lines = [line.strip() for line in explain(person, "EUR").splitlines() if line.startswith("  coupon")]
+    assert lines == ["coupon          BACK-1 (winback): reserved, until 2023-11-15 22:13:20",
+                     "coupon          HI-2 (welcome): redeemed by order o-7"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain.action import Arm, Hold, Send
+from domain.action import Arm, Hold, Send, subject
 from domain.playbook import Playbook
 from operators.render import prepare
 from state import codec, experiments
@@ -190,7 +190,7 @@ def test_an_exit_offer_has_sides_too() -> None:
     assert arm.campaign == "d"
     assert visitor.person.hopes == [], "the moment has not come"
     (hold,) = visitor.does(1_000, "Exit Intent")
-    assert (hold.campaign, hold.because.reason) == ("c", "holdout")
+    assert (subject(hold), hold.because.reason) == ("c", "holdout")
     assert [one.variant for one in visitor.person.hopes] == ["holdout"]
 
 

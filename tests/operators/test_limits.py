@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.action import Hold, Send
+from domain.action import Hold, Send, subject
 from domain.duration import parse
 from domain.playbook import Playbook
 from state.days import at, local_day, week_began, zone
@@ -118,12 +118,13 @@ def some(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
 
 
 few = st.integers(1, 4)
-own = st.just({}) | some(per_session=few, per_day=few, per_week=st.integers(1, 6), total=st.integers(2, 9),
+nothing: st.SearchStrategy[dict[str, Any]] = st.just({})
+own = nothing | some(per_session=few, per_day=few, per_week=st.integers(1, 6), total=st.integers(2, 9),
                          every=st.sampled_from(["1m", "5h", "2d"]))
 limits = own.map(lambda drawn: {"per_session": 99, **drawn})
-shop_limits = st.just({}) | some(per_session=few, per_day=st.integers(2, 8))
+shop_limits = nothing | some(per_session=few, per_day=st.integers(2, 8))
 weights = some(popup=st.sampled_from([0.5, 2]), email=st.sampled_from([0, 1.5]))
-group = st.just({}) | some(per_session=few, per_day=few, per_week=st.integers(1, 6))
+group = nothing | some(per_session=few, per_day=few, per_week=st.integers(1, 6))
 shops = st.fixed_dictionaries(
     {"limits": shop_limits.map(lambda drawn: {"per_session": 99, "per_day": 99, **drawn}),
      "groups": st.fixed_dictionaries({"g": group})},
@@ -241,7 +242,7 @@ def test_of_a_group_one_wins_at_a_moment_and_its_limits_are_shared() -> None:
     assert first[1].because.detail == "a of the same group is said"
     tell(visitor, SECOND, first[0], "shown")
     second = visitor.does(MINUTE, "Quiz Finished")
-    assert [(one.campaign, one.because.reason) for one in second] == [
+    assert [(subject(one), one.because.reason) for one in second] == [
         ("a", "limit"), ("b", ""), ("c", "group_limit")], "what is on its way counts"
     assert second[2].because.detail == "2 of 2 of the group sale today"
 

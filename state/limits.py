@@ -143,7 +143,7 @@ def _group(person: Person, rule: CampaignRule, rules: Rules, visit: str, today: 
     for member in members:
         said = person.said.get(member)
         if said is not None:
-            if visit and said.session == visit:
+            if visit and said.session == visit and rules.campaigns[member].on_site:
                 in_session += said.in_session
             if said.day == today:
                 in_day += said.in_day

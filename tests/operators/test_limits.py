@@ -247,6 +247,17 @@ def test_of_a_group_one_wins_at_a_moment_and_its_limits_are_shared() -> None:
     assert second[2].because.detail == "2 of 2 of the group sale today"
 
 
+def test_a_message_is_not_seen_in_the_visit_during_which_it_is_accepted() -> None:
+    visitor = Visitor(quiz({"groups": {"g": {"per_session": 1}}}, mail={"format": "email", "group": "g", "priority": 1},
+                           bar={"format": "bar", "group": "g"}))
+    visitor.does(0, "Identified", email="ann@shop.example")
+    visitor.does(SECOND, "Quiz Finished")
+    tell(visitor, 2 * SECOND, visitor.messages[0], "shown")
+    visitor.swaps(quiz({"groups": {"g": {"per_session": 1}}}, bar={"format": "bar", "group": "g"},
+                       mail={"format": "email", "group": "g", "limits": {"total": 1}}))
+    assert [type(one) for one in visitor.does(MINUTE, "Quiz Finished")] == [Send, Hold]
+
+
 def test_one_budget_over_the_site_and_messages() -> None:
     visitor = Visitor(quiz({"pressure": {"per_day": 3}, "limits": {"per_session": 9}}, mail={"format": "email"},
                            bar={"format": "bar", "limits": {"per_session": 9}},

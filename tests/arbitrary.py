@@ -23,14 +23,14 @@ SHOP = Shop(consent=Consent(default="denied", purposes={"marketing": "granted"})
 
 # -- people ------------------------------------------------------------------------------------------------------
 
-moments = st.integers(0, 400).map(lambda n: T0 + n * 500)
+moments = st.integers(0, 240).map(lambda n: T0 + n * 500)
 durations = st.sampled_from(["1s", "30s", "1m", "90s"])
 SPANS = (1_000, 30_000, 60_000, 90_000)
 said_of_events = st.fixed_dictionaries({}, optional={
     "category": st.sampled_from(["a", "b", "Bags", ""]), "price": st.sampled_from([9.5, 20, "19.90", "many", 0.1, -5]),
     "quantity": st.integers(1, 3), "sale": st.booleans()})
 pasts = st.lists(st.builds(Happened, st.sampled_from(EVENTS), said_of_events, moments,
-                           st.sampled_from(["mine", "mine", "other"])), max_size=12)
+                           st.sampled_from(["mine", "mine", "other"])), min_size=4, max_size=12)
 
 sessions = st.none() | st.builds(
     Session, id=st.just("s"), started_at=moments, last_at=moments, first_visit=st.booleans(), pages=st.integers(0, 4),

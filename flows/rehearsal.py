@@ -27,7 +27,6 @@ import msgspec
 from connectors.history import recorded
 from domain import action as actions
 from domain import event as events
-from domain import letter as letters
 from domain import message as messages
 from domain import model as models
 from domain.effect import Effect
@@ -47,7 +46,7 @@ from state.recorded import Place, followed
 from state.rehearsal import Period
 from state.rules import Rules, rules_from
 from state.store import Turn
-from state.virtual import Learned
+from state.virtual import Learned, Numbers
 
 AT_ONCE = 256 << 20
 """Bytes of the log that one process holds in memory; of more, it goes through the log in several rounds."""
@@ -127,18 +126,23 @@ def _families(plan: Plan, stage: Stage, mine: Callable[[str], bool]) -> Iterator
     """Everybody of this share, with what is recorded of them, by name."""
     kin = Kin(plan.parents)
     families: dict[str, Family] = {}
+    numbers = Numbers()
     for record, clock in _in_order(plan, stage):
         key, _ = named(record)
         name = kin.family(key)
-        if not mine(name):
+        if not mine(name) or (record.stream == LETTERS and not key):  # desks of coupons write to each other anew
             continue
         family = families.get(name)
         if family is None:
             family = families[name] = Family()
-        letter = letters.decode(record.value).id if record.stream == LETTERS else ""
-        family.items.append(item_of(record, stage.learned_of(record), clock, letter))
-        if not letter:
+        letter = ""
+        if record.stream == LETTERS:
+            letter = numbers.place(record.value)
+            if not letter:
+                continue  # it was sent again
+        else:
             _look(family, key, record, stage)
+        family.items.append(item_of(record, stage.learned_of(record), clock, letter))
     for decided in _decided(plan):
         name = kin.family(decided.person)
         if name in families:

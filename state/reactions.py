@@ -4,11 +4,11 @@ Nobody was really shown what is only rehearsed, so a reaction is taken for grant
 
     Send      ── at once ──▶ "Offer Shown"
     Message   ── at once ──▶ "Message Delivered"
-    Arm       ── at the next recorded "Exit Intent", while it is good ──▶ "Offer Shown"
+    Arm       ── at the next recorded "Exit Intent", while it is armed ─▶ "Offer Shown"
 
 It goes through all steps at the same instant, as a timer of the person. What is recorded of what was live then says
 nothing of the rehearsed playbook: such events are passed over, but for clicks and closings of a decision that the
-rehearsal took as well (its id is the same), and for everything that people decided for good ("Unsubscribed").
+rehearsal took as well (id and campaign are the same), and for everything that people decided for good ("Unsubscribed").
 With `assumed` false nothing is taken for granted: the recorded reactions count as they are.
 
 Everything that was decided or became of it is noted.
@@ -91,8 +91,7 @@ class Reactions:
         if event.event in REACTIONS:
             self._answer(person, event, context)
         elif event.event == "Exit Intent" and person.armed and self._assumed:
-            ready = [self._said[one.action_id] for one in person.armed.values()
-                     if one.until > context.now and one.action_id in self._said]
+            ready = [self._said[one.action_id] for one in person.armed.values() if one.action_id in self._said]
             self._leaving = [said for said in ready if said.trigger == "exit_intent"]
 
     def _answer(self, person: Person, event: Track, context: Context) -> None:
@@ -100,9 +99,12 @@ class Reactions:
         name = event.event
         action_id = event.properties.get("message_id" if name.startswith("Message") else "action_id")
         said = self._said.get(action_id) if isinstance(action_id, str) else None
+        other = said is not None and event.properties.get("campaign", said.campaign) != said.campaign
+        if other:  # the same occasion, but another campaign had the word
+            said = None
         if name in CLOSED:
             self._note(person, context, "closed", about=said)
-        if self._assumed and (said is None or name in SHOWN or name in HELD):
+        if other or (self._assumed and (said is None or name in SHOWN or name in HELD)):
             self._event = None
             self.passed_over += 1
         elif said is not None and name in SHOWN:

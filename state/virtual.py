@@ -43,13 +43,37 @@ class Learned(NamedTuple):
 class Item(NamedTuple):
     """A record to apply; at the clock of the live shard, where that is known; with the models that were live then.
 
-    `letter` is the id of the letter that stood at this place.
+    `letter` names the letter that stood at this place (`Numbers`).
     """
 
     record: Record
     clock: int
     learned: Learned
     letter: str = ""
+
+
+class Numbers:
+    """Names letters by who writes to whom about what, and how many of these there were before.
+
+    (An id does not tell which letters answer each other: it counts what a step decided besides.)
+
+    >>> numbers, letter = Numbers(), letters.encode(letters.Letter(kind="claim", sender="u:a", to="a:x", seq=7, id="i"))
+    >>> numbers.place(letter), numbers.place(letter)
+    ('claim u:a a:x 0', '')
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[str]] = {}
+
+    def place(self, value: bytes) -> str:
+        """The name of a letter; empty when it was written before."""
+        letter = letters.decode(value)
+        between = f"{letter.kind} {letter.sender} {letter.to}"
+        known = self._known.setdefault(between, set())
+        if letter.id in known:
+            return ""
+        known.add(letter.id)
+        return f"{between} {len(known) - 1}"
 
 
 class Scratch:
@@ -119,6 +143,7 @@ class Household:
         self._mail: list[Record] = []
         self._places: set[str] = set()
         self._kept: dict[str, Record] = {}
+        self._numbers = Numbers()
 
     def live(self, items: Sequence[Item], until: int, alone: bool) -> None:
         """Apply records in their order, letters at once; then let time pass until `until`.
@@ -193,8 +218,8 @@ class Household:
             notes[began:] = _once(notes[began:], {row.id for row in batch.rows})
         for row in batch.rows:
             if row.stream == LETTERS:
-                if self._places and (letter := letters.decode(row.body)).id in self._places:
-                    self._kept[letter.id] = Record(LETTERS, partition, 0, shard.head.clock, row.key, row.body)
+                if self._places and (place := self._numbers.place(row.body)) in self._places:
+                    self._kept[place] = Record(LETTERS, partition, 0, shard.head.clock, row.key, row.body)
                     continue
                 self.letters += 1
                 self._mail.append(Record(LETTERS, partition_of(row.key, self.partitions), self.letters,

@@ -68,7 +68,8 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
     change = min(change, audience.exits.until())
     if winner is not None:
         until = person.armed[SLOT].until
-        change = min(change, until - _margin(winner))
+        renewed = until - _margin(winner)  # what a coupon limits cannot be renewed: it ends with the coupon
+        change = min(change, renewed if renewed > now else until)
     elif armed is not None:
         effects.append(_disarm(person, armed, event, context))
     if change < person.timers.get(ARM_TIMER, NEVER):
@@ -92,6 +93,7 @@ def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRu
     except Silence as silence:
         return silence.reason, silence.detail
     key = content_key(prepared, person, facts)
+    lasts = lasts or (armed is not None and same and now < armed.until and until <= armed.until)
     if lasts and armed is not None and armed.content_key == key:
         return "", ""
     unready: dict[str, tuple[str, str, str]] = person.__dict__.setdefault("unready", {})

@@ -272,3 +272,15 @@ def test_bots_and_aliases_hold_nothing() -> None:
     visitor.does(0, "Page Viewed")
     visitor.person.alias_of = "u:ann"
     assert short(visitor.does(1, "Page Viewed")) == [(1, "disarm", "stay")]
+
+
+def test_an_offer_with_a_coupon_that_ends_soon_ends_with_it_and_is_not_renewed_for_ever() -> None:
+    visitor = Visitor(playbook(
+        coupons=[{"name": "pool", "percent": 10, "codes": ["A1"], "valid_for": "2m"}],
+        campaigns={"stay": {"trigger": {"exit_intent": True}, "coupon": "pool", "purpose": "service"}}))
+    visitor.does(0, "Page Viewed")
+    for n in range(1, 12):
+        visitor.does(n * 10_000, "Page Viewed")
+    visitor.waits(200_000)
+    kinds = [(action.at - T0, type(action).__name__) for action in visitor.actions if isinstance(action, (Arm, Disarm))]
+    assert kinds == [(0, "Arm"), (120_000, "Disarm")]

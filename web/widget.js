@@ -32,8 +32,8 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
 .close{position:absolute;top:8px;right:8px;width:44px;padding:0;border:0;border-radius:50%;font-size:24px;
   line-height:1;background:inherit}
 :focus-visible{outline:3px solid #4a90d9;outline-offset:2px}
-.bar .card{display:flex;flex-wrap:wrap;align-items:center;justify-content:center;gap:4px 16px;padding:8px 60px 8px 16px}
-.bar h2{font-size:1em;padding:0}.bar .picture{display:none}
+.bar .card{min-height:52px;display:flex;flex-wrap:wrap;align-items:center;justify-content:center;gap:4px 16px;padding:8px 60px 8px 16px}
+.bar .close{top:calc(50% - 22px)}.bar h2{font-size:1em;padding:0}.bar .picture{display:none}
 @media(prefers-reduced-motion:no-preference){.popup,.banner{animation:rise .2s ease-out}
   @keyframes rise{from{transform:translateY(12px)}}}`;
 
@@ -70,11 +70,13 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   const KEEP = /^(A|P|BR|B|STRONG|I|EM|U|S|SMALL|SPAN|DIV|UL|OL|LI|H[1-6]|IMG|HR|TABLE|T(HEAD|BODY|R|H|D))$/;
   const safe = (url) => attempt(() => {
     const { protocol, href } = new URL(url, location.href);
-    return url && /^https?:$/.test(protocol) && href;
+    return !!url && /^https?:$/.test(protocol) && href;
   });
   function make(tag, attributes, ...children) {
     const element = document.createElement(tag);
-    for (const name in attributes) if (attributes[name]) element.setAttribute(name, attributes[name]);
+    for (const name in attributes) { // an empty alt says something: a picture for the eye alone
+      if (attributes[name] || attributes[name] === "") element.setAttribute(name, attributes[name]);
+    }
     element.append(...children.filter(Boolean));
     return element;
   }

@@ -35,6 +35,7 @@ class ShopServer:
         self.status = 200
         self.token_status = 200
         self.streams: list[queue.Queue[tuple[str, Any] | None]] = []
+        self.opened = 0
         self.feeds: list[queue.Queue[dict[str, Any] | None]] = []
         self.lock = threading.Lock()
         self.url = ""
@@ -144,6 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             with shop.lock:
                 mine.put(("armed", list(shop.armed)))
                 shop.streams.append(mine)
+                shop.opened += 1
             self.stream(mine, shop.streams, lambda item: f"event: {item[0]}\ndata: {json.dumps(item[1])}\n\n")
         elif parts.path == "/live/feed":
             fed: queue.Queue[dict[str, Any] | None] = queue.Queue()

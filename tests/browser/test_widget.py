@@ -9,29 +9,12 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from connectors import assets
 from tests.browser.shop_server import WEB, ShopServer
+from tests.browser.steps import Offer, Until, arm, connected
 
 pytestmark = pytest.mark.browser
 
-Offer = Callable[..., dict[str, Any]]
-Until = Callable[..., Any]
 EXIT = "document.dispatchEvent(new CustomEvent('attimo:exit-intent', {cancelable: true}))"
 BODY = '<button id="before">Before</button><p>Shop</p><a id="after" href="#x">After</a>'
-
-
-def connected(page: Page, shop: ShopServer, until: Until, url: str) -> None:
-    """Open a page and wait until its stream is open."""
-    had = len(shop.streams)
-    page.goto(url)
-    until(page, lambda: len(shop.streams) > had)
-
-
-def arm(page: Page, shop: ShopServer, action: dict[str, Any], then: str = "") -> None:
-    """Push an action and wait until the widget holds it (an arm) or shows it (a send)."""
-    page.evaluate("""([id, name]) => { window.ready = new Promise((done) =>
-        document.addEventListener('attimo:' + name, (event) => event.detail.action_id === id && done())); }
-    """, [action["id"], then or ("shown" if action["type"] == "send" else "armed")])
-    shop.push(action["type"], action)
-    page.evaluate("window.ready")
 
 
 @pytest.mark.parametrize("format", ["popup", "banner", "bar"])
@@ -110,6 +93,27 @@ def test_the_popup_says_what_it_is(page: Page, shop: ShopServer, until: Until, o
     assert page.evaluate("document.getElementById('before').matches(':focus')") is False
     page.get_by_role("button", name="Before", exact=True).focus()
     assert page.evaluate("document.activeElement.localName") == "attimo-offer", "what is behind is inert"
+
+
+@pytest.mark.parametrize("format", ["popup", "bar"])
+def test_a_picture_for_the_eye_alone_is_not_read_out(
+    page: Page, shop: ShopServer, until: Until, offer: Offer, format: str
+) -> None:
+    connected(page, shop, until, shop.page(body=BODY))
+    html = "<img src='/shop/img/vento-radio.svg' alt='A radio'><img src='/shop/img/icon.svg' alt=''>"
+    arm(page, shop, offer("send", format, content={"image_url": "/shop/img/sole-candle.svg", "html": html}))
+    images = page.locator("attimo-offer img")
+    assert images.evaluate_all("all => all.map((one) => one.getAttribute('alt'))") == ["", "A radio", ""]
+
+
+def test_a_bar_of_one_line_holds_its_cross(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
+    connected(page, shop, until, shop.page(body=BODY))
+    arm(page, shop, offer("send", "bar", content={"html": "", "button": "", "coupon": ""}))
+    bar, cross = page.get_by_role("region").bounding_box(), page.get_by_role("button", name="Close").bounding_box()
+    assert bar is not None
+    assert cross is not None
+    assert bar["y"] <= cross["y"]
+    assert cross["y"] + cross["height"] <= bar["y"] + bar["height"]
 
 
 @pytest.mark.parametrize("way", ["No, thanks", "Close", "backdrop", "Escape"])

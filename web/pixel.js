@@ -113,8 +113,10 @@
     };
   }
 
+  const said = new Set(); // the events of this page, for who comes later
   function call(type, fields) {
     const one = message(type, fields);
+    said.add(one.event);
     if (allowed().analytics) enqueue(one);
     else if (!chosen && waiting.length < MAX_QUEUE) waiting.push(one);
     emit("*", one);
@@ -373,7 +375,7 @@
   for (const key in api) api[key] = guard(api[key]);
   api.push = guard(([method, ...args]) => api[method](...args));
   api.version = "0.1.0";
-  api._ = { config, allowed, rebind, recent, read, write, post, backoff, attempt, guard, listen, answered: () => answered };
+  api._ = { config, allowed, rebind, recent, read, write, post, backoff, attempt, guard, listen, said, answered: () => answered };
   window.attimo = api;
   if (document.readyState === "loading") listen(document, "DOMContentLoaded", start);
   else guard(start)();

@@ -4,7 +4,7 @@
   const pixel = window.attimo;
   if (!pixel || !pixel._ || pixel.widget) return;
   pixel.widget = true;
-  const { config, allowed, rebind, recent, read, write, post, backoff, attempt, guard, listen, answered } = pixel._;
+  const { config, allowed, rebind, recent, read, write, post, backoff, attempt, guard, listen, said, answered } = pixel._;
   const words = config.words || ["Close", "No, thanks", "Copy", "Copied"];
   const CSS = `:host{all:initial!important;display:none!important}
 :host([open]){display:block!important}
@@ -55,6 +55,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     if (allowed().analytics) write("visit", JSON.stringify([began, Date.now()]));
     return began;
   }
+  const OVER = /^(Order Completed|Signed Out)$/;
   // What a coupon is worth: told to the page that shows it, and to the next ones while it is good.
   let worth = attempt(() => JSON.parse(sessionStorage.getItem("attimo.discount"))) || [];
   pixel.discount = () => (allowed().marketing && worth[1] > Date.now() ? worth[0] : null);
@@ -260,7 +261,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   }
   pixel.on("*", ({ type, event = { page: "Page Viewed", identify: "Identified" }[type] }) => {
     visit();
-    if (/^(Order Completed|Signed Out)$/.test(event)) clear(event);
+    if (OVER.test(event)) clear(event);
     takeBack(({ disarm_on }) => disarm_on && disarm_on.includes(event), event);
   });
   document.addEventListener("attimo:exit-intent", guard((event) => {
@@ -317,6 +318,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   let soon = 0;
   new MutationObserver(() => { soon = soon || requestAnimationFrame(guard(() => { soon = 0; offer(); })); })
     .observe(document, { childList: true, subtree: true });
-  if (pixel.discount()) hear(worth[0]);
+  if ([...said].some((event) => OVER.test(event))) value(null);
+  else if (pixel.discount()) hear(worth[0]);
   connect();
 })();

@@ -192,12 +192,40 @@ leaves = doings | some(
     was_said=st.fixed_dictionaries({"campaign": one_or_more(["hello", "bye"])}, optional={
         "at_least": st.integers(1, 4), "within": durations}))
 
-timed_leaves = st.one_of([
-    st.fixed_dictionaries({"did": dids}), st.fixed_dictionaries({"sequence": sequences}),
-    st.fixed_dictionaries({"holds_coupon": st.fixed_dictionaries({"pool": one_or_more(["ten", "five"])},
-                                                                 optional={"ends_within": durations})}),
-    st.fixed_dictionaries({"was_said": st.fixed_dictionaries({"campaign": one_or_more(["hello", "bye"])}, optional={
-        "at_least": st.integers(1, 4), "within": durations})})])
+viewed = st.sampled_from(["Product Viewed", "Product Viewed", "Quiz Finished"])
+maybe = {"where": filters}
+
+
+def did_with(optional: dict[str, Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"did": st.fixed_dictionaries({"event": viewed, **fields}, optional=optional)})
+
+
+KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "plain": did_with({"within": durations, "last_before": durations, "first_within": durations}),
+    "often in a window": did_with(maybe, at_least=st.integers(2, 3), within=durations),
+    "sum": did_with({**maybe, "within": durations}, sum=sums),
+    "after": did_with({**maybe, "within": durations, "at_least": st.integers(1, 2), "first_within": durations},
+                      after=others),
+    "before": did_with({**maybe, "within": durations, "at_least": st.integers(1, 2), "last_before": durations},
+                       before=others),
+    "last": did_with({"within": durations, "at_least": st.integers(1, 2)}, where=filters, last_before=durations),
+    "first": did_with({"within": durations, "at_least": st.integers(1, 2)}, where=filters, first_within=durations),
+    "sequence": st.fixed_dictionaries({"sequence": sequences}),
+    "coupon": st.fixed_dictionaries({"holds_coupon": st.fixed_dictionaries(
+        {"pool": one_or_more(["ten", "five"])}, optional={"ends_within": durations})}),
+    "said": st.fixed_dictionaries({"was_said": st.fixed_dictionaries(
+        {"campaign": one_or_more(["hello", "bye"])}, optional={"at_least": st.integers(1, 3), "within": durations})}),
+    "first seen": st.fixed_dictionaries({"has": st.fixed_dictionaries({"first_seen_within": durations})}),
+    "last seen": st.fixed_dictionaries({"has": st.fixed_dictionaries({"last_seen_before": durations})}),
+    "orders": st.fixed_dictionaries({"orders": st.fixed_dictionaries(
+        {"contains_product": one_or_more(["p", "q", "z"])}, optional={"contains_category": one_or_more(["a", "z"])})}),
+    "rfm": st.fixed_dictionaries({"rfm": some(
+        group=one_or_more(GROUPS), recency_at_least=st.integers(1, 5), money_at_most=st.integers(1, 5),
+        frequency_at_least=st.integers(1, 5))}),
+    "funnel": st.fixed_dictionaries({"funnel": some(
+        stage=one_or_more(["looking", "buying"]), at_least=st.sampled_from(["looking", "buying"]))}),
+}
+"""Single statements of one kind each."""
 
 
 @st.composite

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from domain.condition import Condition
 from state.conditions import Compiled, compile_condition
 from state.person import Cart, CartItem, Count, Facts, Person, Session
-from tests.arbitrary import SHOP, conditions, moments, past_of, people, remembering, timed_leaves, turning_points
+from tests.arbitrary import KINDS, SHOP, conditions, moments, past_of, people, remembering, turning_points
 from tests.naive import T0, naive
 
 # -- laws ----------------------------------------------------------------------------------------------------------
@@ -62,13 +62,24 @@ def test_following_what_was_foretold_visits_every_change(plain: Any, person: Any
             assert moment in visited
 
 
-@given(timed_leaves, people(), moments)
-@settings(max_examples=100, deadline=None)
-def test_of_one_statement_every_moment_that_is_foretold_turns_it(plain: Any, person: Any, now: Any) -> None:
-    compiled, facts = ready(plain, person)
-    while (change := compiled.next_change(person, facts, now)) is not None:
-        assert compiled.holds(person, facts, change) != compiled.holds(person, facts, change - 1)
-        now = change
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_one_statement_every_moment_that_is_foretold_turns_it_and_no_other(kind: str) -> None:
+    @given(KINDS[kind], people(), moments)
+    @settings(max_examples=40, deadline=None)
+    def law(plain: Any, person: Any, now: Any) -> None:
+        compiled, facts = ready(plain, person)
+        past, turns = past_of(person), [now]
+        while (change := compiled.next_change(person, facts, turns[-1])) is not None:
+            turns.append(change)
+        truth = naive(plain, person, now, past)
+        for moment in sorted({now, *turns, *turning_points(person)}):
+            holds = compiled.holds(person, facts, moment)
+            assert holds == naive(plain, person, moment, past), moment - T0
+            if moment > now:
+                assert (holds != truth) == (moment in turns), moment - T0
+                truth = holds
+
+    law()
 
 
 @given(conditions, people(), moments)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from domain.action import Arm, Hold, Send
+from domain.action import Arm, Disarm, Hold, Send
 from domain.action import decode as action_of
 from domain.partition import partition_of
 from domain.playbook import Playbook
@@ -45,6 +45,15 @@ def test_a_slot_is_filled_again_on_every_page_and_counts_once() -> None:
     assert (said.total, said.in_session, said.in_day, len(said.times)) == (1, 1, 1, 1)
     assert pages(visitor, 3 * HOUR) == ["hero"], "another visit"
     assert visitor.person.said["hero"].total == 2
+
+
+def test_what_fills_a_slot_is_not_taken_back_once_it_is_shown() -> None:
+    """A disarm gives the page back what stood there; a popup that was shown is only forgotten."""
+    for form in ({}, {"format": "popup", "slot": ""}):
+        visitor = Visitor(slots(hero=form))
+        (send,) = [one for one in visitor.does(0, "Page Viewed") if isinstance(one, Send)]
+        told = visitor.does(SECOND, "Offer Shown", action_id=send.id, campaign="hero")
+        assert bool([one for one in told if isinstance(one, Disarm)]) is (form != {})
 
 
 def test_other_words_are_another_showing() -> None:

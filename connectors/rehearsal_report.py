@@ -4,6 +4,7 @@ Counts only: nobody is named in it.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -17,6 +18,7 @@ from domain.money import to_major
 from domain.reference import REASONS
 from domain.rehearsal import ANNOYED, MANY, Counts, Found, Goals, Report, Told, encode
 
+_CELL = re.compile(r"rfm_\d{3}")
 DAYS = 45
 """Days that are shown one by one; of more, the months."""
 MOST = 5
@@ -36,6 +38,7 @@ def text(report: Report, only: str = "") -> str:
     if not only:
         lines += _block("Segments", _segments(report))
         lines += _block("Workflows", _workflows(report))
+        lines += _block("Nobody", _nobody(report))
         lines += _block("Coupons", ([name, *_list(counts)] for name, counts in sorted(found.coupons.items())))
         lines += _block("Set aside", ([f"{n:,}", kind] for kind, n in sorted(found.rejects.items())))
     return "\n".join(lines).rstrip()
@@ -110,10 +113,11 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def _short(report: Report) -> Iterator[str]:
-    about, found = report.about, report.found
+    found = report.found
+    silent = sum(not (found.campaigns.get(name) or Told()).people for name in report.about.campaigns)
     yield "In short"
     yield (f"  {found.reached:,} of {_people(found.people)} ({_share(found.reached, found.people)}) would be told "
-           f"something, {found.things:,} times in all")
+           f"something, {_so_often(found.things)} in all")
     if found.by_things:
         told = ", ".join(f"{_often(int(n))} {people:,}" for n, people in sorted(
             found.by_things.items(), key=lambda item: int(item[0])))
@@ -129,14 +133,13 @@ def _short(report: Report) -> Iterator[str]:
     else:
         yield (f"  Nobody would be annoyed (nobody came to a limit of everything together, was told {MANY} things in "
                "one day, or was told something after closing an offer)")
+    if silent:
+        yield f"  {silent} of {len(report.about.campaigns)} campaigns are told to nobody (named below)"
     if found.decided_live:
         yield (f"  Live, in the same time, {found.live_reached:,} people were told something, "
                f"{found.live_things:,} times (decided; the table below says how much of it was seen)")
     else:
         yield "  Of what was decided live in this time nothing is recorded (any more): there is nothing to compare with"
-    silent = [name for name in about.campaigns if not (found.campaigns.get(name) or Told()).people]
-    if silent:
-        yield f"  Told to nobody: {', '.join(silent)}"
     yield ""
 
 
@@ -176,18 +179,19 @@ def _campaigns(report: Report) -> Iterator[list[str]]:
 def _campaign(told: Told, found: Found, currency: str) -> Iterator[list[str]]:
     ways = [f"{channel} {sum(days.values()):,}" for channel, days in sorted(told.per_day.items())]
     yield ["told", f"{_people(told.people)} ({_share(told.people, found.people)})" + (
-        f", {_times(told):,} times: {', '.join(ways)}" if ways else "")]
+        f", {_so_often(_times(told))}: {', '.join(ways)}" if ways else "")]
     if len(told.variants) > 1:
         yield ["variants", ", ".join(_list(told.variants))]
     if told.armed:
-        yield ["armed", f"{told.armed:,} times for {_people(told.armed_people)}, to be shown if they leave"]
+        yield ["armed", f"{_so_often(told.armed)} for {_people(told.armed_people)}, to be shown if they leave"]
     for reason, held in sorted(told.holds.items(), key=lambda item: (-item[1].times, item[0])):
         meaning = REASONS.get(reason) or REASONS.get(f"{reason.split(' ')[0]} …", "")
-        yield ["held", f"{held.times:,} times, {_people(held.people)}: {reason}" + (f" ({meaning})" if meaning else "")]
+        why = f"{reason} ({meaning})" if meaning else reason
+        yield ["held", f"{_so_often(held.times)}, {_people(held.people)}: {why}"]
     if told.lost_to:
         yield ["lost to", ", ".join(_list(told.lost_to)) + " (the same place at the same moment)"]
     if told.taken_back:
-        yield ["taken back", f"{told.taken_back:,} times before anybody saw it"]
+        yield ["taken back", f"{_so_often(told.taken_back)} before anybody saw it"]
     if told.also:
         yield ["also got", ", ".join(_list(told.also)) + " (people who got both)"]
     if told.clicked or told.closed:
@@ -196,7 +200,7 @@ def _campaign(told: Told, found: Found, currency: str) -> Iterator[list[str]]:
         yield [f"goal {variant}".rstrip(), _goals(goals, currency)]
     if found.decided_live:
         was = told.live
-        yield ["live", f"{_people(was.people)}, {was.times:,} times, {was.shown_people:,} saw it; "
+        yield ["live", f"{_people(was.people)}, {_so_often(was.times)}, {was.shown_people:,} saw it; "
                f"{was.both:,} get it as before, {was.new:,} newly, {was.gone:,} no longer"]
 
 
@@ -207,28 +211,38 @@ def _goals(goals: Goals, currency: str) -> str:
 
 
 def _segments(report: Report) -> Iterator[list[str]]:
-    found = report.found
-    names = sorted({*found.segments, *report.about.segments})
-    if not names:
+    found = report.found.segments
+    if not found:
         return
     yield ["", ">entered", ">people", ">left", ">in it at last"]
-    for name in names:
-        one = found.segments.get(name)
-        if one is None:
-            yield [name, "0", "0", "0", "0"]
-        else:
+    cells = [name for name in found if _CELL.fullmatch(name)]
+    for name, one in sorted(found.items()):
+        if name not in cells:
             yield [name, f"{one.entered:,}", f"{one.people:,}", f"{one.left:,}", f"{one.size:,}"]
+    if cells:
+        yield [f"{len(cells)} RFM cells", *(f"{sum(getattr(found[name], what) for name in cells):,}"
+                                            for what in ("entered", "people", "left", "size"))]
 
 
 def _workflows(report: Report) -> Iterator[list[str]]:
-    for name in sorted({*report.found.workflows, *report.about.workflows}):
-        counts = dict(report.found.workflows.get(name, {}))
+    for name, counts in sorted(report.found.workflows.items()):
         steps = {what: n for what, n in counts.items() if " " in what}
-        ways = [f"{counts.get(what, 0):,} {words}" for what, words in (
-            ("entered", "entered"), ("finished", "finished"), ("left", "left early"), ("inside", "still in it"))]
+        ways = [f"{counts[what]:,} {words}" for what, words in (
+            ("entered", "entered"), ("finished", "finished"), ("left", "left early"), ("inside", "still in it"))
+            if counts.get(what)]
         yield [name, ", ".join(ways)]
         if steps:
             yield ["", ", ".join(_list(steps, len(steps)))]
+
+
+def _nobody(report: Report) -> Iterator[list[str]]:
+    about, found = report.about, report.found
+    silent = [name for name in about.campaigns if not (found.campaigns.get(name) or Told()).people]
+    for words, names in (("was told", silent),
+                         ("was in", [name for name in about.segments if name not in found.segments]),
+                         ("went through", [name for name in about.workflows if name not in found.workflows])):
+        if names:
+            yield [words, ", ".join(sorted(names))]
 
 
 def _times(told: Told) -> int:
@@ -251,6 +265,10 @@ def _share(n: int, of: int) -> str:
     if percent >= 10 or not n:
         return f"{percent:.0f} %"
     return f"{percent:.1f} %" if percent >= 0.1 else f"{percent:.2g} %"
+
+
+def _so_often(n: int) -> str:
+    return "once" if n == 1 else "twice" if n == 2 else f"{n:,} times"
 
 
 def _often(n: int) -> str:

@@ -51,7 +51,8 @@ class Stage:
     def perform(self, name: str, family: Family, alone: bool) -> tuple[list[Note], Household]:
         """Go through all that is recorded of a family; what was noted, and the people as they are at last."""
         self.reactions.turn_to_others()
-        household = Household(self.reactions, self.rules, self.partitions, self.learned_at, self.tally)
+        household = Household(self.reactions, self.rules, self.partitions, self.learned_at, self.tally,
+                              stocked=True)
         items, last = family.items, self.period.end - 1
         if self.ends is not None:
             ways: dict[int, list[Item]] = {}
@@ -61,7 +62,6 @@ class Stage:
         else:
             items.sort(key=lambda item: (item.record.log_time, _RANK[item.record.stream], item.record.offset))
             home = partition_of(routing_key(name), self.partitions)
-            alone = alone and not self.rules.playbook.coupons  # desks of coupons are written to
             household.live(items, last, alone and all(item.record.partition == home for item in items))
         return self.reactions.notes, household
 

@@ -18,9 +18,6 @@ from state.person import Person
 from state.reactions import Note
 from state.virtual import whose
 
-AT_ONCE = "coupon_pending"
-"""The reason of a hold that is over at the same instant: in a rehearsal, codes come at once."""
-
 
 class Period:
     """From when until when (ms, the end is not in it), in days of a time zone."""
@@ -144,8 +141,6 @@ class Books:
 
     def _held(self, who: str, hold: Hold) -> None:
         reason = hold.because.reason
-        if reason == AT_ONCE:
-            return
         one = self._campaigns[hold.campaign]
         one.holds[reason][who] += 1
         if reason in PRESSURE:

@@ -9,6 +9,7 @@ for the live engine goes here: forwarded records, repeats, rejects.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ from domain.model import Model
 from domain.partition import partition_of
 from domain.record import Record
 from domain.streams import LETTERS
-from state.person import Person
+from state import codec
+from state.desk import SOLD_OUT
+from state.person import Desk, Person
 from state.reactions import Note, Reactions
 from state.rules import Rules
 from state.shard import Shard
@@ -29,6 +32,8 @@ HOT = 1 << 30
 """Nobody has to make room: there are few of them."""
 
 
+CODES = 50
+"""Codes that every desk has from the beginning, where desks are stocked."""
 SECRET = b"rehearsal"
 """In place of the shop's: codes of coupons that are made up in a rehearsal are good for nothing."""
 
@@ -77,9 +82,13 @@ class Numbers:
 
 
 class Scratch:
-    """A store that lasts as long as the rehearsal of a few people. See state.store.Store."""
+    """A store that lasts as long as the rehearsal of a few people. See state.store.Store.
 
-    def __init__(self) -> None:
+    With the name of a playbook in `stocked`, desks of coupons have codes from the beginning (`state/desk.py`).
+    """
+
+    def __init__(self, stocked: str = "") -> None:
+        self._stocked = stocked
         self._persons: dict[tuple[int, str], bytes | None] = {}
         self._dues: dict[tuple[int, str], int | None] = {}
 
@@ -90,6 +99,8 @@ class Scratch:
         return Head()
 
     def person(self, partition: int, person: str) -> bytes | None:
+        if person[:2] == "d:" and self._stocked:
+            return self._persons.get((partition, person)) or _stock(person, self._stocked)
         return self._persons.get((partition, person))
 
     def ids(self, partition: int, after: str, limit: int) -> list[str]:
@@ -130,16 +141,27 @@ class Scratch:
         """Nothing to close."""
 
 
+@lru_cache(4_096)
+def _stock(desk: str, playbook: str) -> bytes:
+    """A desk with some codes, which asks for no more: nobody has to wait for a letter."""
+    codes = [f"REHEARSED-{n}" for n in range(CODES)]
+    return codec.encode(Person(id=desk, desk=Desk(codes=codes, shut=SOLD_OUT, shut_by=playbook)))
+
+
 class Household:
-    """People who share ids. `learned_at(partition, time)` is what was live when a timer came due."""
+    """People who share ids. `learned_at(partition, time)` is what was live when a timer came due.
+
+    `stocked`: desks of coupons have codes, so that no letters go about them.
+    """
 
     def __init__(self, reactions: Reactions, rules: Rules, partitions: int,
-                 learned_at: Callable[[int, int], Learned], tally: Tally | None = None) -> None:
+                 learned_at: Callable[[int, int], Learned], tally: Tally | None = None,
+                 stocked: bool = False) -> None:
         self.reactions, self.rules, self.partitions, self.learned_at = reactions, rules, partitions, learned_at
         self.tally = tally or Tally()
         self.shards: dict[int, Shard] = {}
         self.letters = 0
-        self._store = Scratch()
+        self._store = Scratch(rules.short if stocked else "")
         self._mail: list[Record] = []
         self._places: set[str] = set()
         self._kept: dict[str, Record] = {}

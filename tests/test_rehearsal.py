@@ -428,7 +428,7 @@ def test_the_text_says_the_top_facts_first(shop: Live) -> None:
     wish = Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)
     lines = text(rehearse(shop.settings, wish)).splitlines()
     assert lines[1] == "3 events of 2 people, 0 before as a warm-up; no model"
-    assert lines[5] == "  1 of 2 people (50 %) would be told something, 2 times in all"
+    assert lines[5] == "  1 of 2 people (50 %) would be told something, twice in all"
     assert any(re.fullmatch(r"  leaving +1 +50 % +1 +0", line) for line in lines)
     assert any(re.fullmatch(r"  lost to +added 1 \(the same place at the same moment\)", line) for line in lines)
     narrow = text(rehearse(shop.settings, wish), "added").splitlines()

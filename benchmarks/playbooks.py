@@ -1,4 +1,8 @@
-"""Playbooks of any size for benchmarks: like real ones in their mix of triggers, conditions and limits."""
+"""Playbooks of any size for benchmarks: like real ones in their mix of triggers, conditions and limits.
+
+The traffic of `benchmarks/street.py` is made to match: every statement is true of some people, of most only now and
+then.
+"""
 
 from typing import Any
 
@@ -6,9 +10,12 @@ import msgspec
 
 from domain.playbook import Playbook
 
-EVENTS = ("Product Added", "Product Viewed", "Products Searched", "Cart Viewed", "Checkout Started", "Order Completed",
-          "Product Clicked", "Product Removed", "Coupon Entered", "Product List Viewed")
-COUNTRIES = ("CA", "US", "DE", "FR", "IT", "GB", "ES", "NL", "SE", "JP")
+EVENTS = ("Product Added", "Product Viewed", "Products Searched", "Exit Intent", "Order Completed", "Product Viewed",
+          "Product Added", "Page Viewed", "Products Searched", "Product Viewed")
+CATEGORIES = ("chairs", "lamps", "jackets", "kettles", "backpacks", "blankets", "mugs", "sneakers", "notebooks",
+              "scarfs")
+COUNTRIES = ("CA", "US", "DE", "FR", "IT", "GB", "ES", "NL", "CH", "JP")
+SOURCES = ("spring", "newsletter", "search", "friends")
 
 
 def condition(n: int) -> dict[str, Any]:
@@ -19,39 +26,83 @@ def condition(n: int) -> dict[str, Any]:
         {"session": {"products_at_least": 4 + n % 9}, "orders": {"count_at_least": 1}},
         {"score": {"at_least": 0.5 + n % 5 / 10}, "orders": {"count_at_least": 1}},
         {"in_segment": f"segment_{n % 30}", "has": {"country": COUNTRIES[n // 10 % 10]}},
-        {"session": {"first_visit": True, "seconds_at_least": 30 + n % 90, "source": "spring"}},
+        {"session": {"first_visit": True, "seconds_at_least": 30 + n % 90, "source": SOURCES[n // 10 % 4]}},
         {"did": {"event": "Product Viewed", "at_least": 5 + n % 10}, "has": {"trait": {"plan": "silver"}}},
-        {"any": [{"cart": {"value_at_least": 50 + n}}, {"orders": {"last_within": "30d"}}]},
+        {"any": [{"cart": {"value_at_least": 50 + n % 500}}, {"orders": {"last_within": "30d"}}]},
         {"has": {"trait": {"plan": "gold"}}, "not": {"orders": {"count_at_least": 3}}},
         {"session": {"pages_at_least": 3, "landing_page_contains": "/sale"}, "has": {"language": "fr"}},
     )
     return kinds[n % 10]
 
 
-def many(campaigns: int = 100, segments: int = 30) -> Playbook:
-    """A fifth of the campaigns on events, three tenths each on segments and exit intent, a fifth on seconds."""
+def niche(n: int) -> dict[str, Any]:
+    """What makes a campaign one for few: a product, a shop round the corner, an advertisement, a product group."""
+    kinds: tuple[dict[str, Any], ...] = (
+        {"cart": {"contains_product": f"sku-{1000 + n * 7 % 400}"}},
+        {"has": {"trait": {"club": n * 7 % 300}}},
+        {"session": {"campaign": f"ad-{n * 7 % 200}"}},
+        {"cart": {"contains_category": CATEGORIES[n % 10], "value_below": 20 + n % 30}},
+    )
+    return kinds[n % 4]
+
+
+def many(campaigns: int = 100, segments: int = 30, workflows: int = 0, broad: bool = False) -> Playbook:
+    """A fifth of the campaigns on events, three tenths each on segments and exit intent, a fifth on seconds.
+
+    The first hundred are for everybody; who has more has them for niches, unless they are all to be `broad`.
+    """
     return msgspec.convert({
         "shop": {"limits": {"per_session": 5, "per_day": 10, "cooldown": "1m"}},
         "segments": [
             {"name": f"segment_{n}", "when": condition(n + (1 if n % 10 == 4 else 0))} for n in range(segments)],
-        "campaigns": [_campaign(n, segments) for n in range(campaigns)],
+        "campaigns": [
+            *(_campaign(n, segments, broad) for n in range(campaigns)), *(_letter(n) for n in range(workflows))],
+        "workflows": [_workflow(n, segments) for n in range(workflows)],
     }, Playbook)
 
 
-def _campaign(n: int, segments: int) -> dict[str, Any]:
+def _campaign(n: int, segments: int, broad: bool) -> dict[str, Any]:
     kind = n % 10
     trigger: dict[str, Any]
     if kind < 2:
-        trigger = {"event": EVENTS[n // 10 % 10], "properties": {"category": f"category-{n % 20}"}}
+        trigger = {"event": EVENTS[n // 10 % 10]}
+        if trigger["event"].startswith("Product "):
+            trigger["properties"] = {"category": CATEGORIES[n // 2 % 10]}
     elif kind < 5:
         trigger = {"segment": f"segment_{n % segments}"}
     elif kind < 8:
         trigger = {"exit_intent": True}
     else:
         trigger = {"seconds_on_site": 20 + n % 12 * 10}
+    when = condition(n * 7 // 10 + n)
+    if n >= 100 and not broad:
+        when = {"all": [when, niche(n)]}
     return {
         "name": f"campaign_{n}", "format": ("popup", "banner", "bar")[n % 3], "priority": n % 7, "trigger": trigger,
-        "when": condition(n * 7 // 10 + n), "limits": {"per_session": 1, "per_day": 2},
+        "when": when, "limits": {"per_session": 1, "per_day": 2},
         "content": {"default": {"title": "Hello {{ first_name | default: 'you' }}", "url": "/shop/", "button": "Go",
                                 "body": "<p>{{ cart.value | default: '' | money }} {{ product.name }}</p>"}},
     }
+
+
+def _workflow(n: int, segments: int) -> dict[str, Any]:
+    """Half begin with an event, half with a segment; they wait, look, say something, and end with an order."""
+    enters = {"event": EVENTS[n // 2 % 10]} if n % 2 else {"segment": f"segment_{n % segments}"}
+    return {
+        "name": f"workflow_{n}", "enters": {**enters, "when": condition(n * 3)}, "again": "after", "again_after": "1d",
+        "leaves": {"did": {"event": "Order Completed", "within": "1h"}},
+        "steps": [
+            {"wait_for": {"event": "Product Added", "within": "2m", "otherwise": "look"}},
+            {"wait": "30s"},
+            {"id": "look", "branch": [{"when": condition(n * 7 + 2), "go": "end"}]},
+            {"send": f"letter_{n}", "patience": "10m"},
+            {"wait": "2d"},
+            {"id": "end", "exit": True},
+        ],
+    }
+
+
+def _letter(n: int) -> dict[str, Any]:
+    """What a workflow says."""
+    return {"name": f"letter_{n}", "format": ("bar", "banner")[n % 2], "trigger": {"workflow": True}, "priority": 3,
+            "content": {"default": {"title": "A word about {{ product.name | default: 'our range' }}"}}}

@@ -3,9 +3,6 @@
     an event, a segment entered or left, a second on the site  ->  proposals, for respect_limits to decide
     exit intent                                                ->  Arm, Disarm, decided ahead (operators/arm_ahead.py)
 
-Of very many campaigns whose occasion comes at one moment the first ten by rank are proposed in any case, so that it is
-known why they were held; of the rest only those that nothing blocks, for a place that none before them takes.
-
 The timer `seconds:` is the next second of the visit at which a campaign may fire; it is looked at again when it fires.
 """
 
@@ -16,17 +13,14 @@ from operator import attrgetter
 from domain.effect import Effect
 from domain.letter import Letter
 from operators.arm_ahead import arm_ahead, forget
+from operators.propose import propose
 from state.audience import NEVER, Holding, audience_of, lost
 from state.context import Context, Due, Happening
-from state.later import put_off
-from state.limits import Proposal, blocked
 from state.person import Facts, Person
 from state.rules import CampaignRule
 from state.view import known
 
 SECONDS_TIMER = "seconds:"
-MOST_PROPOSED = 10
-"""Campaigns proposed at one moment whatever becomes of them."""
 
 _rank = attrgetter("rank")
 
@@ -65,7 +59,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     elif person.armed:
         effects = forget(person, context)
     if come:
-        _propose(person, facts, come[0] if len(come) == 1 else merge(*come, key=_rank), context)
+        propose(person, facts, come[0] if len(come) == 1 else merge(*come, key=_rank), context)
     return effects
 
 
@@ -86,27 +80,3 @@ def _count_seconds(person: Person, facts: Facts, seconds: Holding, context: Cont
         if due < person.timers.get(SECONDS_TIMER, NEVER):
             person.timers[SECONDS_TIMER] = due
     return bool(seconds.ranks)
-
-
-def _propose(person: Person, facts: Facts, rules: Iterable[CampaignRule], context: Context) -> None:
-    """Propose those whose occasion has come, or put them off by their delay."""
-    proposed: list[CampaignRule] = []
-    taken: set[str] | None = None
-    for rule in rules:
-        if rule.delay:
-            put_off(person, rule, context.now + rule.delay, rule.occasion)
-            continue
-        if len(proposed) >= MOST_PROPOSED:
-            if taken is None:
-                taken = {one.place for one in proposed if not _why_not(person, facts, one, context)}
-            if rule.place in taken or _why_not(person, facts, rule, context):
-                continue
-            taken.add(rule.place)
-        proposed.append(rule)
-        context.proposals.append(Proposal(rule))
-        if taken is not None and len(taken) == len(context.rules.places):
-            return
-
-
-def _why_not(person: Person, facts: Facts, rule: CampaignRule, context: Context) -> str:
-    return blocked(person, facts, rule, context.rules, context.now)[0]

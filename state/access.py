@@ -27,9 +27,15 @@ MOST_WAYS = 12
 class Access(NamedTuple):
     """One statement that can be looked up. `read` gives what the person has.
 
-    `kind` "one": that value is among `values`; "many": one of those values is; "least": that number (None: there is
-    none) is `least` or more. `about` is the same for statements about the same thing; `share` is a guess of the share
-    of people of whom such a statement is true.
+    | `kind` | it is true when |
+    |---|---|
+    | one | that value is among `values` |
+    | many | one of those values is |
+    | part | one of `values` is a part of that text |
+    | least | that number is `least` or more (None: there is none) |
+
+    `about` is the same for statements about the same thing; `share` is a guess of the share of people of whom such a
+    statement is true.
     """
 
     kind: str
@@ -157,6 +163,9 @@ def _session(part: InSession) -> list[Access]:
             found.append(_least("visit " + noun, least, _of_visit(noun)))
     if part.first_visit is not None:
         found.append(_one("first visit", (part.first_visit,), _of_visit("first_visit"), 0.5))
+    for noun, parts in (("landing_page", part.landing_page_contains), ("referrer", part.referrer_contains)):
+        if parts is not None:
+            found.append(Access("part", "visit " + noun, _of_visit(noun), 0.1, tuple(dict.fromkeys(texts(parts)))))
     for noun, wanted in (("source", part.source), ("medium", part.medium), ("campaign", part.campaign)):
         if wanted is not None:
             found.append(_one("visit " + noun, texts(wanted), _of_visit(noun), 0.05))

@@ -44,11 +44,14 @@ class Holding:
 
     def changed(self, needs: Sequence[str]) -> None:
         """What depends on any of these is not known any more. Who was found to depend on them is to be asked again."""
-        ranked = self._rules.ranked
-        if self.ranks:
-            self.ranks = [rank for rank in self.ranks if ranked[rank].needs.isdisjoint(needs)]
-        if self.times:
-            self.times = {rank: at for rank, at in self.times.items() if ranked[rank].needs.isdisjoint(needs)}
+        if not self.ranks and not self.times:
+            return
+        for need in needs:
+            which = self._rules.watching.get(need)
+            if which is not None:
+                self.ranks = [rank for rank in self.ranks if rank not in which]
+                if self.times:
+                    self.times = {rank: at for rank, at in self.times.items() if rank not in which}
 
     def ask(self, rank: int, person: Person, facts: Facts, now: int) -> bool:
         """Whether this one holds; it is noted, and when time may change that."""

@@ -13,7 +13,7 @@ from domain.shop import Shop
 from domain.trigger import Trigger
 from state.access import Way, ways
 from state.conditions import compile_condition
-from state.leaves import Leaf
+from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
 from state.properties import matcher
 
@@ -75,9 +75,11 @@ class CampaignRule:
         self.explain = when.explain
         self.needs = when.needs
         self.ways: tuple[Way, ...] = ways(whole, shop)
-        if self.seconds:  # the occasion says which second: it is no reason of its own
-            when = compile_condition(whole, shop, [_second(self.seconds), *span])
         self.holds, self.next_change, self.timed = when.holds, when.next_change, when.timed
+        if self.seconds:  # the occasion says which second: it is no reason of its own
+            self.holds, self.timed = _since(self.seconds, when.holds), True
+            self.next_change = _then(self.seconds, when.holds) if not when.timed else compile_condition(
+                whole, shop, [_second(self.seconds), *span]).next_change
 
 
 def weight_of(format: str, shop: Shop) -> float:
@@ -138,6 +140,28 @@ def _second(span: int) -> Leaf:
         return session.started_at + span if session is not None and now < session.started_at + span else None
 
     return Leaf(test, lambda p, f, now: f"{say(span)} on the site", "visit", change)
+
+
+def _since(span: int, holds: Test) -> Test:
+    """From that second of the visit on."""
+
+    def test(p: Person, f: Facts, now: int) -> bool:
+        session = p.session
+        return session is not None and now >= session.started_at + span and holds(p, f, now)
+
+    return test
+
+
+def _then(span: int, holds: Test) -> Change:
+    """At that second, if it holds then: the same as the change of all of it, where time does not change the rest."""
+
+    def change(p: Person, f: Facts, now: int) -> int | None:
+        session = p.session
+        if session is None or now >= session.started_at + span or not holds(p, f, now):
+            return None
+        return session.started_at + span
+
+    return change
 
 
 def _occasion(trigger: Trigger) -> str:

@@ -34,13 +34,14 @@ Entry = tuple[int, Way]
 class _Node:
     """`always` are found by everybody who comes here; the others have a way to read and a way on (`leads`: if any)."""
 
-    __slots__ = ("always", "leads", "many", "one", "steps")
+    __slots__ = ("always", "leads", "many", "one", "parts", "steps")
 
     def __init__(self) -> None:
         self.always: tuple[int, ...] = ()
         self.leads = False
         self.one: tuple[tuple[Read, dict[Any, _Node]], ...] = ()
         self.many: tuple[tuple[Read, dict[Any, _Node]], ...] = ()
+        self.parts: tuple[tuple[Read, dict[Any, _Node]], ...] = ()
         self.steps: tuple[tuple[Read, list[float], list[_Node]], ...] = ()
 
 
@@ -54,7 +55,7 @@ class Finder:
         self._empty = not entries
         self._root = _filed(entries, 0)
         self._twice = len({number for number, _ in entries}) < len(entries) or any(
-            len(access.values) > 1 for _, way in entries for access in way if access.kind == "many")
+            len(access.values) > 1 for _, way in entries for access in way if access.kind in ("many", "part"))
 
     def __bool__(self) -> bool:
         return not self._empty
@@ -89,6 +90,14 @@ class Finder:
                         found += then.always
                         if then.leads:
                             todo.append(then)
+            for read, table in node.parts:
+                text = read(person, facts)
+                if text:
+                    for part, then in table.items():
+                        if part in text:
+                            found += then.always
+                            if then.leads:
+                                todo.append(then)
             for read, floors, nodes in node.steps:
                 have = read(person, facts)
                 if have is not None:
@@ -151,8 +160,7 @@ def _filed(entries: list[Entry], depth: int) -> _Node:
         best = min(way, key=lambda access: access.share * sum([sharing[key] for key in _keys(access)]))
         rest = tuple(access for access in way if access is not best)
         chosen.setdefault((best.kind, best.about), []).append((best, (number, rest)))
-    one: list[tuple[Read, dict[Any, _Node]]] = []
-    many: list[tuple[Read, dict[Any, _Node]]] = []
+    tables: dict[str, list[tuple[Read, dict[Any, _Node]]]] = {"one": [], "many": [], "part": []}
     steps: list[tuple[Read, list[float], list[_Node]]] = []
     for (kind, _), filed in chosen.items():
         if len(filed) <= SMALL // 2:
@@ -160,8 +168,9 @@ def _filed(entries: list[Entry], depth: int) -> _Node:
         elif kind == "least":
             steps.append(_steps(filed, depth))
         else:
-            (many if kind == "many" else one).append(_table(filed, depth))
-    node.always, node.one, node.many, node.steps = tuple(sorted(always)), tuple(one), tuple(many), tuple(steps)
+            tables[kind].append(_table(filed, depth))
+    node.always, node.steps = tuple(sorted(always)), tuple(steps)
+    node.one, node.many, node.parts = tuple(tables["one"]), tuple(tables["many"]), tuple(tables["part"])
     node.leads = bool(chosen)
     return node
 

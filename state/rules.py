@@ -60,7 +60,11 @@ class Rules:
         self.campaigns = {rule.name: rule for rule in campaigns}
         """In the order in which they come first: by priority, then by name."""
         self.ranked = tuple(campaigns)
-        self.places = frozenset(rule.place for rule in campaigns)
+        self.places = {rule.place: rule.on_site for rule in campaigns}
+        """Where something may be said at the same time as elsewhere, and whether that is on the site."""
+        self.delays = any(rule.delay for rule in campaigns)
+        self.exempt = any(rule.purpose == SERVICE or rule.format == "slot" or not rule.on_site for rule in campaigns)
+        """Whether there is anything that the shop's limit on the site does not hold back."""
         occasions = _grouped((one.campaign.trigger.event, one) for one in campaigns)
         self.on_event = {event: EventFinder((one.rank, one.campaign.trigger.properties, one.ways) for one in some)
                          for event, some in occasions.items()}
@@ -70,7 +74,9 @@ class Rules:
         watched = [one for one in campaigns if one.kind in WATCHED]
         self.exits = _finder(one for one in watched if one.kind == "exit_intent")
         self.seconds = _finder(one for one in watched if one.kind == "seconds_on_site")
-        self.watched = _found(_grouped((need, one) for one in watched for need in one.needs))
+        depending = _grouped((need, one) for one in watched for need in one.needs)
+        self.watched = _found(depending)
+        self.watching = {need: frozenset(one.rank for one in some) for need, some in depending.items()}
         """Those whose audience is followed between their occasions, by what can change it."""
         self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)
         self.goals = _grouped((one.goal.event if one.goal is not None else None, one) for one in campaigns)

@@ -50,8 +50,8 @@ from state.virtual import Learned, Numbers
 
 AT_ONCE = 256 << 20
 """Bytes of the log that one process holds in memory; of more, it goes through the log in several rounds."""
-WORTH = 20_000
-"""Records that are worth another process."""
+WORTH = 50_000
+"""Records that are worth another process: to start one costs as much as some ten thousand records."""
 def rehearse(settings: Settings, wish: Wish, progress: Progress = lambda *_: None) -> Report:
     """Rehearse a playbook over the log. ValueError, LogError or PlaybookError say what stands against it."""
     rules, plan, survey = plan_of(settings, wish, progress)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks import bench_exit_intent, bench_http, bench_latency, bench_throughput, bench_timers
+from benchmarks import bench_campaigns, bench_exit_intent, bench_http, bench_latency, bench_throughput, bench_timers
 from benchmarks.house import House, house
 from benchmarks.profiling import profile
 from benchmarks.report import Result, begin, table
@@ -32,10 +32,11 @@ class Size(NamedTuple):
     profiled: int
     timers: int
     idle_seconds: float
+    visited: int
 
 
-FULL = Size(100_000, 200_000, 2_000, 12.0, 1_000, 1_000, 12.0, 12, 3, 100_000, 1_000_000, 10.0)
-QUICK = Size(20_000, 50_000, 2_000, 5.0, 1_000, 300, 5.0, 4, 1, 40_000, 50_000, 3.0)
+FULL = Size(100_000, 200_000, 2_000, 12.0, 1_000, 1_000, 12.0, 12, 3, 100_000, 1_000_000, 10.0, 5_000)
+QUICK = Size(20_000, 50_000, 2_000, 5.0, 1_000, 300, 5.0, 4, 1, 40_000, 50_000, 3.0, 2_000)
 
 Bench = Callable[[House, Size], list[Result]]
 BENCHES: dict[str, tuple[bool, Bench]] = {
@@ -44,6 +45,7 @@ BENCHES: dict[str, tuple[bool, Bench]] = {
         home, size.http_rate, size.listeners, size.http_seconds, size.rounds)),
     "exit_intent": (False, lambda home, size: bench_exit_intent.measure(home, size.visits)),
     "throughput": (True, lambda home, size: bench_throughput.measure(home, size.backlog, size.rounds)),
+    "campaigns": (False, lambda home, size: bench_campaigns.measure(2_000, size.visited, max(2, size.rounds))),
     "timers": (False, lambda home, size: bench_timers.measure(
         home, size.timers, size.backlog, size.idle_seconds, size.rounds)),
 }

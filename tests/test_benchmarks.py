@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from benchmarks import (
+    bench_campaigns,
     bench_exit_intent,
     bench_http,
     bench_latency,
@@ -81,6 +82,13 @@ def test_the_flow_in_miniature() -> None:
 
 
 @pytest.mark.slow
+def test_many_campaigns_in_miniature() -> None:
+    rows = bench_campaigns.measure(persons=40, events=200, rounds=1, campaigns=300)
+    sane(rows, 2)
+    assert "choose_actions" in rows[0].note
+
+
+@pytest.mark.slow
 def test_the_edge_in_miniature() -> None:
     with house(persons=300) as home:
         rows = bench_http.measure(home, rate=100, listeners=10, seconds=1.0, rounds=1)
@@ -120,5 +128,5 @@ def test_the_report_is_json_and_a_table() -> None:
     assert again.results[0].met
     assert not result("p99", "ms", [4.1], [2.0], Budget("", most=5, ratio=2)).met
     assert "p99" in table(made)
-    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "timers"}
+    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "campaigns", "timers"}
     assert QUICK.persons < FULL.persons == 100_000

@@ -10,26 +10,24 @@ A bug in a step must not stop the flow: the shard puts the batch back as it was,
 applies the rest again.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
 
-from domain import event as events
-from domain import letter as letters
 from domain.effect import Effect, Row, kind_of
-from domain.event import Event, event_time, text_id
+from domain.event import Event, event_time
 from domain.letter import Letter
 from domain.model import Model, hashes
 from domain.partition import partition_of
 from domain.record import Record
 from domain.streams import LETTERS, SHARD_INPUT
-from state import desk, markers, seen
+from state import desk, incoming, markers, seen
 from state.context import AGAIN, Context, Due, Happening, Step, Unreadable
+from state.incoming import Refused
 from state.memory import Memory
 from state.outbox import key_of, rejected, rejected_timer, row_of
-from state.person import Mail, Person, person_key, routing_key
+from state.person import Mail, Person, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
 from state.sweep import PEOPLE_KEYS, SWEPT, stamp_of, turn_to
@@ -40,10 +38,8 @@ ALL = -2
 """In place of a record's index: the batch as a whole."""
 SLICE = 200
 """Other people's timers that fire at the end of one batch; the rest follow in the next."""
-MAX_VALUE = 262_144
-"""Bytes of an event that a shard reads; the collector takes far less."""
-Read = TypeVar("Read")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MOST_AT_ONCE = 1_000
+"""Timers of one person that fire at one instant; more is a step that sets its timer for now again and again."""
 _STREAM_INDEX = {stream: n for n, stream in enumerate(SHARD_INPUT)}
 
 
@@ -200,18 +196,10 @@ class Shard:
         if record.value.startswith(markers.START):
             self._history(record, context)
             return
-        if len(record.value) > MAX_VALUE:
-            self._reject(record, "too_large", f"the event has {len(record.value)} bytes; at most {MAX_VALUE} are read")
-            return
-        event = self._read(events.decode, record)
-        if event is None:
-            return
-        key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
-        if not key:
-            self._reject(record, "no_person", "neither userId nor anonymousId: nobody to remember this of")
-            return
-        if len(key) > events.MAX_ID + 2:
-            self._reject(record, "too_long", f"userId or anonymousId: at most {events.MAX_ID} characters")
+        try:
+            event, key = incoming.event_of(record.value)
+        except Refused as wrong:
+            self._reject(record, wrong.kind, str(wrong))
             return
         origin = f"{record.stream}-{record.partition}-{record.offset}"
         if key not in self.memory.hot and partition_of(routing_key(key), self._partitions) != self.partition:
@@ -219,13 +207,6 @@ class Shard:
             self._forward(f"s:{self.partition}", key, record.value, record.log_time, origin, context)
             return
         self._event(self.memory.person(key), event, record, origin, record.log_time, context)
-
-    def _read(self, decode: Callable[[bytes], Read], record: Record) -> Read | None:
-        try:
-            return decode(record.value)
-        except _UNREADABLE as wrong:
-            self._reject(record, "unreadable", str(wrong))
-            return None
 
     def _event(self, person: Person, event: Event, record: Record, origin: str, at: int, context: Context) -> None:
         """One event of one person; `at` is the log time by which the event's own time is corrected."""
@@ -252,8 +233,10 @@ class Shard:
         self._settle(person, context, clock)
 
     def _letter(self, record: Record, context: Context) -> None:
-        letter = self._read(letters.decode, record)
-        if letter is None:
+        try:
+            letter = incoming.letter(record.value)
+        except Refused as wrong:
+            self._reject(record, wrong.kind, str(wrong))
             return
         person = self.memory.person(letter.to)
         mail = person.mail.get(letter.sender)
@@ -266,9 +249,12 @@ class Shard:
         origin = f"{record.stream}-{record.partition}-{record.offset}"
         if letter.kind == "forward":
             inner = record._replace(value=str(letter.body.get("value", "")).encode())
-            event = self._read(events.decode, inner)
-            if event is not None:
-                self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
+            try:
+                event = incoming.event(inner.value)
+            except Refused as wrong:
+                self._reject(inner, wrong.kind, str(wrong))
+                return
+            self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
             return
         context.begin(origin, self.head.clock, self.head.clock)
         if letter.kind in desk.KINDS:
@@ -320,6 +306,7 @@ class Shard:
         if person.rules != context.rules.short and person.rules and min(timers.values()) <= clock:
             self._look_again(person, context)
             floor = clock
+        fired = last = 0
         while timers:
             due, name = min((due, name) for name, due in timers.items())
             if due > clock:
@@ -327,6 +314,7 @@ class Shard:
             del timers[name]
             kind, _, about = name.partition(":")
             at = floor = max(due, floor)
+            fired, last = fired + 1 if at == last else 1, at
             context.stream, context.offset = "", 0
             if kind == "again" and self._latest == person.id:
                 # What follows at once is named after what it follows: several happenings share a millisecond.
@@ -334,11 +322,15 @@ class Shard:
             else:
                 origin = f"timer-{person_tag(person.id)}-{name}-{due}"
             context.begin(origin, at, at)
-            if (person.id, name) in self._poison_timers:
+            endless = fired > MOST_AT_ONCE
+            if (person.id, name if not endless else "") in self._poison_timers:
                 self._effects.append((rejected_timer(name, origin, self.partition, at), origin.encode()))
                 self.memory.touched[person.id] = person
                 continue
             self._firing = (person.id, name)
+            if endless:
+                self._poison_timers.add((person.id, ""))  # should it go on without this one, all the others end too
+                raise RuntimeError(f"timers fired {fired:,} times at one instant, the last one was {kind}")
             self._steps_over(person, Due(kind, about, due), context)
             self._firing = None
             self.tally.events["timers"] += 1

@@ -1,5 +1,6 @@
 """What a shard promises: order, time, positions, timers, memory, and that a bug stops nothing."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from domain.partition import partition_of
 from domain.record import Record
 from domain.streams import LETTERS, PARTITIONS
 from state import codec
-from state.context import Context, Due, Happening, Unreadable
+from state.context import Context, Due, Happening, Step, Unreadable
 from state.person import Person
+from state.shard import MOST_AT_ONCE
 from state.store import Batch, StoreError
 from state.store_sqlite import SqliteStore
 from tests.shards import Bench, Tally, record, timer_after
@@ -215,6 +217,61 @@ def test_a_bug_behind_a_timer_sets_the_timer_aside(tmp_path: Path) -> None:
     rows = bench.apply(record("ann", at=1_000), record(NEIGHBOUR, at=2_000), tick=5_000)
     assert [rejects.decode(row.body).kind for row in rows] == ["internal", "internal"]
     assert not any(codec.decode(value).timers for _, value in bench.persons())
+
+
+def renews(kind: str, also: int = 0) -> Step:
+    """A step whose timer sets itself for now whenever it fires, from "Boom" on; and `also` so many new ones."""
+    names = itertools.count()
+
+    def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if getattr(event, "name", "") == "Boom" or (isinstance(event, Due) and event.kind == kind):
+            person.timers |= {f"{kind}:{next(names)}" if also else f"{kind}:": context.now for _ in range(1 + also)}
+            return [Letter(kind="x", sender=person.id, to=person.id, seq=1, id=context.id("renews"))]
+        return ()
+
+    return step
+
+
+def test_a_timer_that_sets_itself_for_now_for_ever_is_set_aside(tmp_path: Path) -> None:
+    """What it did until then is taken back; other timers of the same instant and everybody else go on."""
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(100), renews("arm"), tally], HERE)
+    rows = bench.apply(record("ann", at=1_000), record("ann", "Boom", at=1_000), record(NEIGHBOUR, at=1_000),
+                       record("ann", at=1_100))
+    assert [(row.stream, rejects.decode(row.body).because) for row in rows if row.stream != LETTERS] == [
+        ("rejects", "a step failed when arm: came due; the timer was set aside")]
+    assert len(rows) == 2, "of what the event itself said, nothing is lost"
+    assert bench.shard.bugs == ["RuntimeError: timers fired 1,001 times at one instant, the last one was arm"]
+    kept = {name: codec.decode(value) for name, value in bench.persons()}
+    assert kept["a:ann"].segments == {"Page Viewed": 2, "Boom": 1, "due remind:me": 1}
+    assert kept["a:ann"].timers == {"remind:me": 1_200}
+    assert kept[f"a:{NEIGHBOUR}"].segments == {"Page Viewed": 1, "due remind:me": 1}
+    bench.shard.bugs.clear()
+    bench.apply(tick=9_999)
+    assert bench.shard.bugs == []
+    assert bench.shard.next_due() is None
+
+
+def test_a_timer_behind_a_timer_behind_a_timer_ends_too(tmp_path: Path) -> None:
+    """Each sets new ones, of ever new names: there is no end to setting them aside one by one."""
+    bench = Bench(tmp_path, [renews("more", also=2)], HERE)
+    rows = bench.apply(record("ann", "Boom", at=1_000), record(NEIGHBOUR, at=1_000))
+    assert {row.stream for row in rows} == {LETTERS, "rejects"}
+    assert len(bench.shard.bugs) == 1
+    assert not codec.decode(dict(bench.persons())["a:ann"]).timers
+    assert bench.apply(record("ann", at=2_000)) == []
+
+
+def test_many_timers_at_one_instant_are_no_mistake(tmp_path: Path) -> None:
+    def many(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if not isinstance(event, Due):
+            person.timers |= {f"remind:{n}": context.now for n in range(MOST_AT_ONCE)}
+        return ()
+
+    tally = Tally()
+    bench = Bench(tmp_path, [many, tally], HERE)
+    assert bench.apply(record("ann", at=1_000), record("ann", at=1_000)) == []
+    assert len(tally.seen) == 2 + 2 * MOST_AT_ONCE
 
 
 def test_an_event_a_step_cannot_read_is_a_reject_that_names_the_field(tmp_path: Path) -> None:

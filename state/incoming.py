@@ -1,0 +1,62 @@
+"""Incoming: what a record says, and of whom; or why it is of no use.
+
+>>> event, key = event_of(b'{"type":"page","userId":"ann","anonymousId":"x"}')
+>>> event.name, key
+('Page Viewed', 'u:ann')
+>>> event_of(b'{"type":"page"}')
+Traceback (most recent call last):
+    ...
+state.incoming.Refused: neither userId nor anonymousId: nobody to remember this of
+"""
+
+import msgspec
+
+from domain import event as events
+from domain import letter as letters
+from domain.event import MAX_ID, Event, text_id
+from domain.letter import Letter
+from state.person import person_key
+
+MAX_VALUE = 262_144
+"""Bytes of an event that a shard reads; the collector takes far less."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a value that is no event brings about."""
+
+
+class Refused(ValueError):
+    """A record of no use: `kind` is a short word for counting, the text names the field."""
+
+    def __init__(self, kind: str, because: str) -> None:
+        super().__init__(because)
+        self.kind = kind
+
+
+def event_of(value: bytes) -> tuple[Event, str]:
+    """The event that is in a record of a public stream, and the key of the person. Refused when it is of no use."""
+    if len(value) > MAX_VALUE:
+        raise Refused("too_large", f"the event has {len(value)} bytes; at most {MAX_VALUE} are read")
+    found = event(value)
+    key = person_key(text_id(found.user_id), text_id(found.anonymous_id))
+    if not key:
+        raise Refused("no_person", "neither userId nor anonymousId: nobody to remember this of")
+    if len(key) > MAX_ID + 2:
+        raise Refused("too_long", f"userId or anonymousId: at most {MAX_ID} characters")
+    return found, key
+
+
+def event(value: bytes) -> Event:
+    """An event. Refused when it cannot be read."""
+    try:
+        found: Event = events.decode(value)
+    except UNREADABLE as wrong:
+        raise Refused("unreadable", str(wrong)) from None
+    return found
+
+
+def letter(value: bytes) -> Letter:
+    """A letter. Refused when it cannot be read."""
+    try:
+        return letters.decode(value)
+    except UNREADABLE as wrong:
+        raise Refused("unreadable", str(wrong)) from None

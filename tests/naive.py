@@ -14,7 +14,7 @@ from state.view import known
 T0 = 1_700_000_000_000
 UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 STAGES = ("looking", "buying")
-REPORTED = ("Identified", "Consent Updated", "Offer Shown", "Signed Out")
+REPORTED = ("Identified", "Consent Updated", "Offer Shown", "Signed Out", "Order Cancelled", "Order Refunded")
 """What somebody else tells about a person: they were not here for it."""
 
 GROUPS = {  # by recency, then by what they are worth (1 to 5)

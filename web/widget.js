@@ -129,7 +129,8 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
       coupon && make("div", { [kind]: "coupon" }, code, copy)];
     const host = entry.host = make("attimo-offer", { "data-format": format }, ...(slot ? [...parts, yes] : []));
     if (slot) return host.style.display = "contents";
-    const root = host.attachShadow({ mode: config.shadow || "closed" }), box = entry.box = make(popup ? "dialog" : "section", {
+    const root = host.attachShadow({ mode: config.shadow || "closed" });
+    const box = entry.box = make(popup ? "dialog" : "section", {
       class: "offer " + format, tabindex: "-1", role: popup ? "dialog" : "region", "aria-modal": popup && "true",
       "aria-label": title || "Offer", "aria-describedby": "text",
     }, make("div", { class: "card" }, ...parts,
@@ -167,8 +168,9 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     }
     performance.mark("attimo:shown");
     tell("shown", action);
-    // The server's times, counted from now: visitors' clocks are wrong.
-    if (discount) value(discount, Date.now() + until - performance.now() + (discount.expires_at || 9e15) - action.not_after);
+    // How long it is good, by the server's times: visitors' clocks are wrong.
+    const left = discount && until - performance.now() + (discount.expires_at || 9e15) - action.not_after;
+    if (discount) value(discount, Date.now() + left);
   }
   function close(entry, reason) {
     if (!entry || shown.get(entry.place) !== entry) return;
@@ -220,7 +222,8 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
       claim(best.action, (won) => {
         if (!won) return trigger ? close(best, "elsewhere") : drop(best, "elsewhere");
         if (!trigger && held.get(best.action.campaign) === best) show(best);
-        requestAnimationFrame(() => best.place && best.host.isConnected && report("Offer Shown", best.action)); // once it was seen
+        const seen = () => best.place && best.host.isConnected && report("Offer Shown", best.action);
+        requestAnimationFrame(seen);
       });
     });
   }
@@ -266,7 +269,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
   });
   document.addEventListener("attimo:exit-intent", guard((event) => {
     offer("exit_intent");
-    if (shown.size) event.preventDefault();
+    if ([...shown.values()].some((one) => one.box)) event.preventDefault(); // a slot keeps nobody
   }));
 
   let source = null, busy = false, failures = 0, timer = 0, hiding = 0;

@@ -66,6 +66,16 @@ def test_links_and_buttons_count_and_leave_the_slot_as_it_is(
     assert page.url == shop.url + "/#lamps", "a button in a form of the shop's does not send it"
 
 
+def test_it_does_not_hold_back_who_goes_back(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
+    """A page that may not be left says so by the event of the exit intent; a slot is no reason."""
+    connected(page, shop, until, shop.page(body=BODY))
+    leave = "document.dispatchEvent(new CustomEvent('attimo:exit-intent', {cancelable: true}))"
+    arm(page, shop, slot(offer))
+    assert page.evaluate(leave) is True
+    arm(page, shop, offer(campaign="stay"))
+    assert page.evaluate(leave) is False
+
+
 DISARM = {"type": "disarm", "id": "d", "at": 1, "campaign": "hero", "v": 1, "shop": "demo"}
 
 

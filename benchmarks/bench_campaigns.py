@@ -2,8 +2,8 @@
 
 Three shops over the same visits, in turns of 500 events (`benchmarks/street.py`): one with 100 campaigns, one with
 10,000, of which all but a hundred are for niches, and one with 10,000 that are all as broad as the hundred, so that
-very many hold for everybody at any time. The first is the floor of the others. CPU is that of the shard: the log and Redis
-are left out, which makes the ratio greater than it is for the whole.
+very many hold for everybody at any time. The first is the floor of the others. CPU is that of the shard: the log and
+Redis are left out, which makes the ratio greater than it is for the whole.
 """
 
 import tempfile

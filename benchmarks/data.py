@@ -273,8 +273,9 @@ def campaigns() -> dict[str, dict[str, Any]]:
         found[f"event-{n:02d}"] = _campaign(n, {"event": events[n % len(events)]}, {
             "in_segment": f"s{n:02d}", "has": {"country": countries[n % 7], "device": device}})
     for n in range(1, 31):
+        country = "CA" if n == 27 else countries[n % 7]  # likewise
         found[f"segment-{n:02d}"] = _campaign(n, {"segment": f"s{n:02d}"}, {
-            "has": {"country": countries[n % 7]}, "session": {"products_at_least": 10 + n}})
+            "has": {"country": country}, "session": {"products_at_least": 10 + n}})
     for n in range(1, 31):
         found[f"exit-{n:02d}"] = _campaign(n, {"exit_intent": True}, {
             "cart": {"value_at_least": 100 + 40 * n}, "has": {"country": countries[n % 7]},

@@ -257,7 +257,7 @@ def _share(n: int, of: int) -> str:
     """A share in percent, with as much as can be told apart.
 
     >>> _share(1, 3), _share(1, 4504), _share(0, 0)
-    ('33 %', '0.02 %', '-')
+    ('33 %', '0.022 %', '-')
     """
     if not of:
         return "-"

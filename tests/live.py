@@ -42,12 +42,12 @@ class Live:
         self.log = SqliteLog(folder, PARTITIONS, now=lambda: self.now)
         self.store = SqliteStore(store_path(self.settings), PARTITIONS)
         self.store.claim(range(PARTITIONS), "live")
-        self.rules, self.model = rules, None
+        self.rules = rules
+        self.model: Model | None = None
         self.shards = [Shard(p, self.store, STEPS, PARTITIONS, 1_000) for p in range(PARTITIONS)]
         self.armed: dict[str, Arm] = {}
         self.store.keep("playbook", rules.hash, rules.source)
         self._n = 0
-        self.model: Model | None
 
     def happens(self, who: str, name: str, user: str = "", **fields: Any) -> None:
         """Somebody does something now."""

@@ -1,17 +1,17 @@
-"""Check of campaigns: occasions that never come, limits that contradict each other, words that cannot be shown."""
+"""Check of campaigns: occasions that never come, limits that contradict each other, experiments without a side."""
 
 from datetime import datetime
 
-from domain.campaign import Campaign, Limits
-from domain.check_condition import condition, duration
-from domain.condition import EVERYONE
-from domain.content import Content
+from domain.campaign import OFF_SITE, Campaign, Limits
+from domain.check_condition import condition, duration, never_comes
+from domain.check_words import content
+from domain.condition import EVERYONE, Condition
+from domain.contradiction import contradiction
 from domain.duration import UNITS
 from domain.event_names import meant
 from domain.known import Found, Known
-from domain.problem import Path
-from domain.template import Template, is_safe_url
-from domain.trigger import KINDS, Trigger
+from domain.shop import weight_of
+from domain.trigger import KINDS, Occasion, Trigger
 
 RESERVED = ("holdout", "global_holdout", "default")
 """Names that no variant may have: they say something else wherever variants are counted."""
@@ -20,15 +20,8 @@ RESERVED = ("holdout", "global_holdout", "default")
 def campaign(one: Campaign, known: Known) -> Found:
     """All mistakes of one campaign."""
     yield from _trigger(one.trigger, known)
-    for path, text in condition(one.when, known):
-        yield ("when", *path), text
-    if one.unless is not None:
-        if one.unless == EVERYONE:
-            yield ("unless",), "says nothing: nobody would be left"
-        for path, text in condition(one.unless, known):
-            yield ("unless", *path), text
-    if one.purpose not in known.purposes:
-        yield ("purpose",), f'there is no purpose "{one.purpose}"{meant(one.purpose, known.purposes)}'
+    yield from _audience(one, known)
+    yield from _purpose(one, known)
     least = UNITS["m"] if one.trigger.exit_intent else UNITS["s"]
     yield from duration(("valid_for",), one.valid_for, least)
     for event in one.disarm_on:
@@ -43,7 +36,43 @@ def campaign(one: Campaign, known: Known) -> Found:
     yield from _channel(one)
     yield from _dates(one)
     yield from _experiment(one)
-    yield from _content(one, known)
+    yield from content(one, known)
+
+
+def _audience(one: Campaign, known: Known) -> Found:
+    mistakes = [(("when", *path), text) for path, text in condition(one.when, known)]
+    if one.unless is not None:
+        if one.unless == EVERYONE:
+            mistakes.append((("unless",), "says nothing: nobody would be left"))
+        mistakes += [(("unless", *path), text) for path, text in condition(one.unless, known)]
+        if not mistakes and (why := contradiction(Condition(all=(one.when,), not_=one.unless), known.segment,
+                                                  known.stages)):
+            mistakes.append((("unless",), f"leaves nobody: {why}"))
+    yield from mistakes
+    if not mistakes and one.trigger.delay is None:
+        occasion = Occasion(segment=one.trigger.segment, left_segment=one.trigger.left_segment, when=one.when)
+        if (occasion.segment or occasion.left_segment) and (why := never_comes(occasion, known)):
+            yield ("when",), f"can never hold on this occasion: {why}"
+
+
+def _purpose(one: Campaign, known: Known) -> Found:
+    if one.purpose not in known.purposes:
+        channel, colon, purpose = one.purpose.rpartition(":")
+        if colon and channel in OFF_SITE:
+            yield ("purpose",), (f'names a channel: write purpose = "{purpose}"; what people said of it by '
+                                 f"{channel} is asked for as well where it goes out by {channel}")
+        else:
+            yield ("purpose",), f'there is no purpose "{one.purpose}"{meant(one.purpose, known.purposes)}'
+    if one.purpose == "service":
+        if one.holdout:
+            yield ("holdout",), "does not go with what is for `service`: that is owed to everybody"
+        return
+    weight, budget = weight_of(one.format, known.shop), known.shop.pressure
+    for points, span in ((budget.per_day, "day"), (budget.per_week, "week")):
+        if points is not None and weight > points:
+            yield ("format",), (f"{one.format} weighs {weight:g} points, and the pressure budget of shop.toml is "
+                                f"{points:g} a {span}: it would never be said")
+            return
 
 
 def _trigger(trigger: Trigger, known: Known) -> Found:
@@ -76,6 +105,9 @@ def _channel(one: Campaign) -> Found:
                           else 'goes only with format = "slot"')
     if any(sign in one.slot for sign in "{}<;\n") or one.slot != one.slot.strip():
         yield ("slot",), "should be a CSS selector such as `#hero`"
+    if one.format == "slot" and one.trigger.exit_intent:
+        yield ("trigger", "exit_intent"), ("does not go with a slot, which is part of the page from the beginning: "
+                                           "choose popup, banner or bar")
     if one.on_site:
         if one.urgent:
             yield ("urgent",), "goes only with messages: on the site there are no quiet hours"
@@ -109,45 +141,3 @@ def _experiment(one: Campaign) -> Found:
             yield ("variants", name), f'"{name}" means something else: choose another name'
     if len(one.variants) == 1:
         yield ("variants",), "an experiment needs at least two variants (for one against nothing, use holdout)"
-
-
-def _content(one: Campaign, known: Known) -> Found:
-    yield from _words(one.content, ("content",), one, known, whole=True)
-    for name, variant in one.variants.items():
-        if variant.content is not None:
-            yield from _words(variant.content, ("variants", name, "content"), one, known, whole=False)
-
-
-def _words(content: Content, path: Path, one: Campaign, known: Known, *, whole: bool) -> Found:
-    for device in ("default", "desktop", "mobile", "tablet"):
-        own = getattr(content, device)
-        if own is None:
-            continue
-        here = (*path, device)
-        if own.body and own.template:
-            yield here, "has both a body and a template: choose one"
-        if own.template and own.template not in known.playbook.templates:
-            yield (*here, "template"), (f'there is no "{own.template}" in templates/'
-                                        + meant(own.template, known.playbook.templates))
-        if whole and device == "default" and not (own.title or own.body or own.template):
-            yield here, "shows nothing: it needs a title, a body or a template"
-        words = content.words(device)
-        if whole and words.button and not words.url:
-            yield (*here, "button"), "leads nowhere: it needs a url"
-        for field in ("title", "body", "button", "url", "image_url", "coupon"):
-            for text in template(getattr(own, field), html=field == "body"):
-                yield (*here, field), text
-        for field in ("url", "image_url"):
-            url = getattr(own, field)
-            if url and "{" not in url and not is_safe_url(url):
-                yield (*here, field), f'should be a path, or begin with https:// or http://, is "{url[:80]}"'
-        if own.coupon and one.coupon:
-            yield (*here, "coupon"), "the campaign has a coupon of its own for each person already"
-
-
-def template(source: str, *, html: bool) -> list[str]:
-    """What is wrong with a template."""
-    try:
-        return Template(source, html=html).problems()
-    except ValueError as wrong:
-        return [str(wrong)]

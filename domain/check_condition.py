@@ -11,7 +11,9 @@ from domain.duration import parse
 from domain.event_names import meant
 from domain.known import Found, Known, several
 from domain.money import to_minor
+from domain.playbook import Playbook
 from domain.problem import Path
+from domain.trigger import Occasion
 
 DEEPEST = 8
 MOST_PARTS = 200
@@ -27,6 +29,19 @@ def condition(when: Condition, known: Known) -> Found:
     yield from mistakes
     if not mistakes and (why := contradiction(when, known.segment, known.stages)):
         yield (), f"can never hold: {why}"
+
+
+def never_comes(moment: Occasion, known: Known, leaves: Condition | None = None) -> str:
+    """Why an occasion never comes for anybody for whom it goes, in words; empty when nothing speaks against it.
+
+    With `leaves`, for anybody who does not leave at once.
+    """
+    parts = [moment.when]
+    if moment.segment is not None:
+        parts.append(Condition(in_segment=moment.segment))
+    if moment.left_segment is not None:
+        parts.append(Condition(not_=Condition(in_segment=moment.left_segment)))
+    return contradiction(Condition(all=tuple(parts), not_=leaves), known.segment, known.stages)
 
 
 def duration(path: Path, text: str | None, least: int = 0) -> Found:
@@ -56,8 +71,8 @@ def _parts(when: Condition, known: Known) -> Found:
             yield from duration((*path, field), getattr(part, field, None))
 
 
-def walk(when: Condition) -> Iterator[tuple[Path, Any, int]]:
-    """A condition, its parts, and the conditions inside: (path, part, depth)."""
+def walk(when: msgspec.Struct) -> Iterator[tuple[Path, Any, int]]:
+    """A condition (or whatever else), its parts, and the conditions inside: (path, part, depth)."""
     return _walk(when, (), 0)
 
 
@@ -78,6 +93,21 @@ def _walk(part: Any, path: Path, depth: int) -> Iterator[tuple[Path, Any, int]]:
             for name, one in value.items():
                 if isinstance(one, msgspec.Struct):
                     yield from _walk(one, (*path, field.encode_name, name), depth)
+
+
+def must(when: Condition, path: Path = ()) -> Iterator[tuple[Path, Condition]]:
+    """The conditions inside one that all have to hold for it to hold, itself included."""
+    yield path, when
+    for n, one in enumerate(when.all):
+        yield from must(one, (*path, "all", n))
+
+
+def everything(playbook: Playbook) -> Iterator[tuple[str, str, Path, Any]]:
+    """All that a playbook declares, piece by piece: (part, name, path, piece)."""
+    yield from (("shop", "", path, piece) for path, piece, _ in walk(playbook.shop))
+    for part in ("segments", "campaigns", "workflows", "coupons"):
+        for one in getattr(playbook, part):
+            yield from ((part, one.name, path, piece) for path, piece, _ in walk(one))
 
 
 def _names(path: Path, part: Any, known: Known) -> Found:
@@ -109,8 +139,7 @@ def _names(path: Path, part: Any, known: Known) -> Found:
         yield path, "nobody has an RFM cell: shop.toml has no [rfm]"
     elif isinstance(part, Has):
         for name in several(part.consent):
-            if name not in known.purposes and ":" not in name:
-                yield (*path, "consent"), f'there is no purpose "{name}"{meant(name, known.purposes)}'
+            yield from known.consent_at((*path, "consent"), name)
         for country in several(part.country):
             if not (len(country) == 2 and country.isascii() and country.isalpha() and country.isupper()):
                 yield (*path, "country"), f'should be a two-letter code such as "CA", is "{country}"'

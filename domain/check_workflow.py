@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
-from domain.check_condition import condition, duration
-from domain.condition import EVERYONE
+import msgspec
+
+from domain.check_circles import circles
+from domain.check_condition import condition, duration, never_comes
+from domain.condition import EVERYONE, Condition
 from domain.duration import UNITS
 from domain.event_names import meant
 from domain.known import Found, Known
@@ -11,7 +14,7 @@ from domain.problem import Path
 from domain.trigger import Occasion
 from domain.workflow import STEP_KINDS, Step, Workflow
 
-WAITING = ("wait", "wait_until", "wait_for")
+_AGAIN_AFTER = next(field.default for field in msgspec.structs.fields(Workflow) if field.name == "again_after")
 
 
 def workflow(one: Workflow, known: Known) -> Found:
@@ -23,9 +26,12 @@ def workflow(one: Workflow, known: Known) -> Found:
             yield ("leaves",), "says nothing: everybody would leave at once"
         for path, text in condition(one.leaves, known):
             yield ("leaves", *path), text
+        yield from _turned_away(one, one.leaves, known)
     for event in one.leaves_on:
         yield from known.event_at(("leaves_on",), event)
     yield from duration(("again_after",), one.again_after)
+    if one.again != "after" and one.again_after != _AGAIN_AFTER:
+        yield ("again_after",), f'goes only with again = "after", and again is "{one.again}"'
     ids: dict[str, int] = {}
     for n in range(len(one.steps)):
         name = one.id_of(n)
@@ -35,7 +41,15 @@ def workflow(one: Workflow, known: Known) -> Found:
     for n, step in enumerate(one.steps):
         for path, text in _step(step, ids, known):
             yield ("steps", n, *path), text
-    yield from _ways(one, ids)
+    yield from _ways(one, ids, known)
+
+
+def _turned_away(one: Workflow, leaves: Condition, known: Known) -> Found:
+    """Occasions that let nobody in, because `leaves` holds for all of them already."""
+    for n, moment in enumerate(one.occasions):
+        if not never_comes(moment, known) and (why := never_comes(moment, known, leaves)):
+            yield ("enters", n) if isinstance(one.enters, tuple) else ("enters",), (
+                f"lets nobody in, because `leaves` holds for all of them already: {why}")
 
 
 def occasion(moment: Occasion, path: Path, known: Known) -> Found:
@@ -48,8 +62,11 @@ def occasion(moment: Occasion, path: Path, known: Known) -> Found:
     yield from known.event_at((*path, "event"), moment.event)
     yield from known.segment_at((*path, "segment"), moment.segment)
     yield from known.segment_at((*path, "left_segment"), moment.left_segment)
-    for inner, text in condition(moment.when, known):
+    mistakes = list(condition(moment.when, known))
+    for inner, text in mistakes:
         yield (*path, "when", *inner), text
+    if not mistakes and (why := never_comes(moment, known)):
+        yield (*path, "when"), f"can never hold on this occasion: {why}"
 
 
 def _step(step: Step, ids: dict[str, int], known: Known) -> Found:
@@ -62,6 +79,10 @@ def _step(step: Step, ids: dict[str, int], known: Known) -> Found:
             yield path, f'there is no step "{name}"{meant(name, ids)}'
     if step.exit and step.go:
         yield ("go",), "nothing comes after the end"
+    if step.go and step.split:
+        yield ("go",), "nobody takes it: everybody takes one of the ways of the split"
+    if step.go and step.wait_for is not None and step.wait_for.then and step.wait_for.otherwise:
+        yield ("go",), "nobody takes it: `then` and `otherwise` say where to go on"
     for field in ("patience", "otherwise"):
         if getattr(step, field) and not step.send:
             yield (field,), "goes only with `send`"
@@ -131,7 +152,7 @@ def following(one: Workflow, n: int, ids: dict[str, int]) -> set[int]:
     return found
 
 
-def _ways(one: Workflow, ids: dict[str, int]) -> Found:
+def _ways(one: Workflow, ids: dict[str, int], known: Known) -> Found:
     """Steps that nobody reaches, and circles in which nobody ever waits."""
     reached, todo = {0}, [0]
     while todo:
@@ -142,20 +163,7 @@ def _ways(one: Workflow, ids: dict[str, int]) -> Found:
     for n in range(len(one.steps)):
         if n not in reached:
             yield ("steps", n), f'nobody ever comes to "{one.id_of(n)}": no step leads to it'
-    state: dict[int, int] = {}
-    for start in sorted(reached):
-        path: list[int] = []
-        work = [(start, False)]
-        while work:
-            n, leaving = work.pop()
-            if leaving:
-                path.pop()
-                state[n] = 2
-            elif state.get(n) == 1:
-                circle = [*path[path.index(n):], n]
-                yield ("steps", n), "goes round for ever without waiting: " + " -> ".join(one.id_of(m) for m in circle)
-            elif n < len(one.steps) and n not in state and one.steps[n].kind not in WAITING:
-                state[n] = 1
-                path.append(n)
-                work.append((n, True))
-                work += [(other, False) for other in sorted(following(one, n, ids), reverse=True)]
+    for circle in circles(one, ids, reached, known):
+        waits = [one.id_of(n) for n in circle[:-1] if one.steps[n].wait_for is not None]
+        yield ("steps", circle[0]), ("goes round for ever without waiting: " + " -> ".join(map(one.id_of, circle)) + (
+            f'; what "{waits[0]}" waits for holds when they come back to it' if waits else ""))

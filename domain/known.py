@@ -1,7 +1,9 @@
 """Known names: what the parts of a playbook may refer to."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
+from domain.campaign import OFF_SITE
 from domain.condition import BANDS, RFM_GROUPS
 from domain.event_names import EVENTS, meant
 from domain.playbook import Playbook
@@ -9,6 +11,16 @@ from domain.problem import Path
 
 Found = Iterator[tuple[Path, str]]
 """Mistakes: (field, what is wrong)."""
+
+
+class Finding(NamedTuple):
+    """What was found: in which part ("shop" or the folder: "segments", …), of what name, in which field."""
+
+    part: str
+    name: str
+    path: Path
+    text: str
+
 
 PURPOSES = ("marketing", "personalization", "analytics", "service")
 """Purposes that need no declaration."""
@@ -29,10 +41,15 @@ class Known:
         self.pools = self._with("coupons", (one.name for one in playbook.coupons))
         self.campaigns = self._with("campaigns", self.campaign)
         self.static = self._with("segments", (one.name for one in playbook.segments if one.static))
+        self.tagged = {step.tag for flow in playbook.workflows for step in flow.steps}
+        """Segments that a workflow puts people into; all, where a workflow cannot be read."""
+        if self.broken.get("workflows"):
+            self.tagged |= set(self.static)
         self.segments = self._with("segments", self.segment) | set(BANDS) | {f"funnel_{one}" for one in self.stages}
         if shop.rfm is not None:
             self.segments |= {f"rfm_{group}" for group in RFM_GROUPS}
-        self.purposes = frozenset((*PURPOSES, *shop.consent.purposes))
+        self.purposes = frozenset((*PURPOSES, *(
+            name for name in shop.consent.purposes if ":" not in name and name not in OFF_SITE)))
 
     def _with(self, part: str, names: Iterable[str]) -> frozenset[str]:
         return frozenset(names) | self.broken.get(part, frozenset())
@@ -66,6 +83,21 @@ class Known:
         """That there is such a pool of coupons."""
         if name is not None and name not in self.pools:
             yield path, f'there are no coupons "{name}" in coupons/{meant(name, self.pools)}'
+
+    def consent_at(self, path: Path, name: str) -> Found:
+        """That this is something people can agree to: a purpose, a channel, or a purpose on a channel."""
+        channel, colon, purpose = name.partition(":")
+        if not colon:
+            if name not in self.purposes and name not in OFF_SITE:
+                yield path, f'there is no purpose "{name}"{meant(name, (*self.purposes, *OFF_SITE))}'
+        elif channel in self.purposes and purpose in OFF_SITE:
+            yield path, f'"{name}" is the wrong way round; did you mean "{purpose}:{channel}"?'
+        elif channel not in OFF_SITE:
+            yield path, f'there is no channel "{channel}"{meant(channel, OFF_SITE)}'
+        elif purpose not in self.purposes:
+            yield path, f'there is no purpose "{purpose}"{meant(purpose, self.purposes)}'
+        elif purpose == "service":
+            yield path, "`service` never needs consent, on no channel"
 
     def campaign_at(self, path: Path, name: str | None) -> Found:
         """That there is such a campaign."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from domain.campaign import ON_SITE
 from domain.condition import Condition, Share, Text
 from domain.duration import Duration
 from domain.trigger import Name
@@ -135,3 +136,12 @@ class Shop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     events: Annotated[
         tuple[Text, ...], Meta(max_length=500, description="names of events of your own, so that a slip is noticed")
     ] = ()
+
+
+def weight_of(format: str, shop: Shop) -> float:
+    """What one showing weighs in the pressure budget: as the shop says, else on site 1, slots 0, messages 3.
+
+    >>> weight_of("email", Shop()), weight_of("slot", Shop(pressure=Pressure(weights={"slot": 2})))
+    (3.0, 2)
+    """
+    return shop.pressure.weights.get(format, 0.0 if format == "slot" else 1.0 if format in ON_SITE else 3.0)

@@ -41,6 +41,7 @@ exit = true
 }
 S, C, F, P = "segments/x.toml", "campaigns/x.toml", "workflows/x.toml", "coupons/x.toml"
 BAR = 'format = "bar"\ntrigger = { event = "Product Added" }\n[content.default]\ntitle = "Hello"\n'
+MAIL = 'format = "email"\ntrigger = { event = "Product Added" }\n'
 FLOW = 'enters = { event = "Product Added" }\n'
 
 
@@ -169,8 +170,85 @@ def test_the_good_one_is_good() -> None:
     ("shop.toml", "[pressure.weights]\nemial = 3", 'there is no format "emial"; did you mean "email"?'),
     ("shop.toml", "[quiet_hours]\nbegin = '08:00'\nend = '08:00'", "quiet_hours.end: is when they begin"),
     ("shop.toml", "[quiet_hours]\nbegin = '8'", 'quiet_hours.begin: should be a time of day, "09:30", is "8"'),
+    ("shop.toml", "[consent.purposes]\n'emial:marketing' = 'denied'",
+     'line 2, consent.purposes.emial:marketing: there is no channel "emial"; did you mean "email"?'),
+    ("shop.toml", "[consent.purposes]\n'email:marketin' = 'denied'",
+     'there is no purpose "marketin"; did you mean "marketing"?'),
+    ("shop.toml", "[consent]\npurposes = { 'marketing:email' = 'denied' }",
+     '"marketing:email" is the wrong way round; did you mean "email:marketing"?'),
+    ("shop.toml", "[consent]\npurposes = { 'sms:service' = 'denied' }", "`service` never needs consent, on no channel"),
 ])
 def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
+    the_mistake_is_said(file, text, said)
+
+
+@pytest.mark.parametrize(("file", "text", "said"), [
+    # what never comes, and whom it would never reach
+    (S, "static = true", "line 1, static: nobody is ever in it: it needs enter_on, or a workflow"),
+    (S, "static = true\n[[enter_on]]\nevent = 'Product Added'\n[[leave_on]]\nevent = 'Product Added'",
+     "line 2, enter_on[1]: puts nobody in: leave_on[1] takes out at the same moment, and what takes out wins"),
+    (S, "static = true\nenter_on = [{ segment = 'engaged', when = { cart = { empty = true } } }]\n"
+        "leave_on = [{ segment = 'engaged' }]", "line 2, enter_on[1]: puts nobody in"),
+    (S, "static = true\n[[enter_on]]\nsegment = 'empty_handed'\nwhen = { cart = { items_at_least = 1 } }",
+     "line 4, enter_on[1].when: can never hold on this occasion: at least 1 are in the cart, and the cart is empty"),
+    (S, "[when]\nhas = { consent = 'emial:marketing' }",
+     'has.consent: there is no channel "emial"; did you mean "email"?'),
+    (S, "[when]\nholds_coupon = { pool = 'winback' }", "line 2, when.holds_coupon.pool: nobody ever holds one: "
+     'no campaign (coupon = "winback") and no step of a workflow hands it out'),
+    (C, "coupon = 'winback'\nwhen = { holds_coupon = { pool = 'winback' } }\n" + BAR, "nobody ever holds one"),
+    (C, BAR.replace('event = "Product Added"', 'segment = "empty_handed"') + "[when.cart]\nvalue_at_least = 5",
+     "when: can never hold on this occasion: something is in the cart, and the cart is empty"),
+    (C, BAR.replace('event = "Product Added"', 'left_segment = "engaged"') + "[when]\nin_segment = 'engaged'",
+     'when: can never hold on this occasion: they are in "engaged", and they are not in "engaged"'),
+    (C, 'when = { in_segment = "engaged" }\nunless = { in_segment = "engaged" }\n' + BAR,
+     'line 2, unless: leaves nobody: they are in "engaged", and they are not in "engaged"'),
+    (F, "enters = { segment = 'engaged' }\nleaves = { in_segment = 'engaged' }\n[[steps]]\nwait = '1d'",
+     "line 1, enters: lets nobody in, because `leaves` holds for all of them already"),
+    # how it looks
+    (C, 'slot = "#hero"\n' + BAR.replace('"bar"', '"slot"').replace('event = "Product Added"', "exit_intent = true"),
+     "trigger.exit_intent: does not go with a slot, which is part of the page from the beginning"),
+    (C, MAIL + "[content.default]\nbody = '<p>Hello</p>'", "content.default.title: is missing: it is its subject"),
+    (C, MAIL.replace("email", "push") + "[content.default]\nbody = 'Hello'", "is missing: it is what people see"),
+    (C, MAIL + "[content.default]\nbody = 'x'\n[variants.a.content.default]\ntitle = 'x'\n[variants.b]",
+     "content.default.title: is missing"),
+    *((C, MAIL.replace("email", "sms") + f"[content.default]\ntitle = 'x'\n{field} = 'x'",
+       f"line 5, content.default.{field}: does not go with sms: a text message is its title and nothing else")
+      for field in ("body", "button", "image_url")),
+    (C, MAIL + "[content.default]\ntitle = 'x'\nurl = '/cart'",
+     'line 5, content.default.url: "/cart" leads nowhere from a message, which is read outside the shop'),
+    (C, MAIL + "[content.default]\ntitle = 'x'\nimage_url = 'cup.png'", 'image_url: "cup.png" leads nowhere'),
+    (C, MAIL + "[content.default]\ntitle = 'x'\nbody = '<a href=\"/cart\">Cart</a>'", 'body: "/cart" leads nowhere'),
+    (C, BAR + "body = '{{ shop.url }}'", "body: asks for {{ shop.url }}, and shop.toml has no url"),
+    # coupons in words
+    (C, BAR + "body = '{{ coupon.code }}'", "content.default.body: asks for a coupon, and the campaign has none"),
+    (C, BAR + "body = '{{ coupon.percent }} {{ coupon.code }}'\ncoupon = 'TEN'",
+     "asks for {{ coupon.percent }}: a code that is the same for everybody has only {{ coupon.code }}"),
+    (C, "coupon = 'winback'\n" + BAR + "body = '{{ coupon.amount | money }}'", "asks for {{ coupon.amount }}, and "
+     "coupons/winback.toml has no amount; did you mean {{ coupon.percent }}?"),
+    (C, "coupon = 'winback'\n" + BAR + "body = '{{ coupon.min_value }}'", "coupons/winback.toml has no min_value"),
+    (P, "amount = 5", "is missing, as in coupons/winback.toml: both could make up the same code; give each its own"),
+    # how often
+    (C, "purpose = 'email:marketing'\n" + BAR, 'purpose: names a channel: write purpose = "marketing"'),
+    (C, "purpose = 'service'\nholdout = 0.1\n" + BAR, "line 2, holdout: does not go with what is for `service`"),
+    # workflows
+    (F, FLOW + "again_after = '3d'\n[[steps]]\nwait = '1d'",
+     'line 2, again_after: goes only with again = "after", and again is "never"'),
+    (F, FLOW + "[[steps]]\nwait_for = { event = 'Message Opened', then = 'end', otherwise = 'end' }\ngo = 'end'\n"
+     "[[steps]]\nid = 'end'\nexit = true", "steps[1].go: nobody takes it: `then` and `otherwise` say where to go on"),
+    (F, FLOW + "[[steps]]\nsplit = { a = 1, b = 1 }\ngo = 'a'\n[[steps]]\nid = 'a'\nwait = '1d'\n[[steps]]\n"
+     "id = 'b'\nwait = '1d'", "steps[1].go: nobody takes it: everybody takes one of the ways of the split"),
+    (F, FLOW + "[[steps]]\nid = 'a'\ntag = 'active'\n[[steps]]\nid = 'empty'\n"
+     "wait_for = { when = { cart = { empty = true } }, then = 'a', otherwise = 'end' }\n[[steps]]\nid = 'end'\n"
+     "exit = true", 'goes round for ever without waiting: a -> empty -> a; what "empty" waits for holds when they'),
+    (F, FLOW + "[[steps]]\nid = 'a'\nbranch = [{ when = { cart = { empty = true } }, go = 'b' }]\n[[steps]]\n"
+     "exit = true\n[[steps]]\nid = 'b'\ngoal = 'seen'\ngo = 'a'", "goes round for ever without waiting: a -> b -> a"),
+])
+def test_each_further_mistake_is_said(file: str, text: str, said: str) -> None:
+    the_mistake_is_said(file, text, said)
+
+
+def the_mistake_is_said(file: str, text: str, said: str) -> None:
+    """With its file, and with its line where the field has one."""
     found = mistakes({file: text})
     assert any(said in problem and problem.startswith(file) for problem in found), found
     field = said.partition(": ")[0].rpartition(", ")[2].partition(".")[0].partition("[")[0]
@@ -190,6 +268,68 @@ def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
 ])
 def test_what_can_hold_is_not_blamed(text: str) -> None:
     assert mistakes({S: text}) == []
+
+
+@pytest.mark.parametrize("changes", [
+    # put in by some, taken out by others
+    {S: "static = true\n[[enter_on]]\nevent = 'Product Added'\n[[leave_on]]\nevent = 'Product Added'\n"
+        "when = { cart = { value_at_least = 100 } }"},
+    {S: "static = true\nenter_on = [{ event = 'Order Completed', properties = { plan = 'a' } }]\n"
+        "leave_on = [{ event = 'Order Completed', properties = { plan = 'b' } }]"},
+    {S: "static = true", F: FLOW + "[[steps]]\ntag = 'x'"},
+    # words
+    {C: MAIL + "[content.default]\nbody = 'x'\n[variants.a.content.default]\ntitle = 'x'\n"
+               "[variants.b.content.default]\ntitle = 'y'"},
+    {C: MAIL + "[content.default]\ntitle = 'x'\nurl = '{{ product.url }}'"},
+    {C: MAIL + "[content.default]\ntitle = 'x'\nurl = '/cart'", "shop.toml": "url = 'https://x.example'\n" + SHOP},
+    {C: BAR + "url = '/cart'\nbody = '<a href=\"/cart\">Cart</a>'"},
+    {C: MAIL.replace("email", "webhook") + "[content.default]\nbody = 'x'"},
+    {C: BAR + "body = '{% if coupon %}{{ coupon.code }}{% endif %}'"},
+    {C: BAR + "body = '{{ coupon | default: \"-\" }}'"},
+    {C: BAR + "body = '{{ coupon.code }} {{ coupon }}'\ncoupon = 'TEN'"},
+    {C: BAR + "body = '{{ coupon.code }}'\n[variants.a.content.default]\ncoupon = 'A'\n"
+              "[variants.b.content.default]\ncoupon = 'B'"},
+    {C: BAR + "coupon = 'A'\n[content.mobile]\nbody = '{{ coupon.code }}'\n[variants.a.content.default]\n"
+              "body = '{{ coupon }}'\n[variants.b]"},
+    {C: "coupon = 'winback'\n" + BAR + "body = '{{ coupon.percent }} {{ coupon.expires }}'"},
+    # coupons
+    {C: "coupon = 'winback'\n" + BAR, S: "[when]\nholds_coupon = { pool = 'winback' }"},
+    {F: FLOW + "[[steps]]\ncoupon = 'winback'", S: "[when]\nholds_coupon = { pool = ['winback', 'more'] }",
+     "coupons/more.toml": "amount = 5\nprefix = 'MORE-'"},
+    {P: "amount = 5\ncodes = ['ONE']"},
+    # consent
+    {"shop.toml": SHOP + "[consent.purposes]\nclub = 'denied'\n'email:club' = 'denied'\nsms = 'denied'",
+     S: "[when]\nhas = { consent = ['club', 'email', 'sms:club', 'email:marketing'] }", C: "purpose = 'club'\n" + BAR},
+    # the budget
+    {"shop.toml": SHOP + "[pressure]\nper_day = 1", C: BAR, "campaigns/mail.toml": 'format = "email"\n'
+     'purpose = "service"\ntrigger = { workflow = true }\n[content.default]\ntitle = "Hello"'},
+    # occasions
+    {C: BAR.replace('event = "Product Added"', 'segment = "empty_handed", delay = "5m"') +
+     "[when.cart]\nvalue_at_least = 5"},
+    {C: BAR.replace('event = "Product Added"', 'left_segment = "empty_handed"') + "[when.cart]\nitems_at_least = 1"},
+    {C: 'when = { in_segment = "engaged" }\nunless = { in_segment = "empty_handed" }\n' + BAR},
+    {F: "enters = { segment = 'engaged' }\nleaves = { in_segment = 'empty_handed' }\n[[steps]]\nwait = '1d'"},
+    # circles with a wait in them, or which nobody goes round twice
+    {F: FLOW + "[[steps]]\nid = 'a'\nwait_for = { event = 'Product Added' }\n[[steps]]\ntag = 'active'\ngo = 'a'"},
+    {F: FLOW + "[[steps]]\nid = 'full'\nwait_for = { when = { cart = { items_at_least = 1 } }, otherwise = 'end' }\n"
+     "[[steps]]\nwait_for = { when = { cart = { empty = true } }, then = 'full', otherwise = 'end' }\n[[steps]]\n"
+     "id = 'end'\nexit = true"},
+    {F: FLOW + "[[steps]]\nid = 'a'\nwait_for = { when = { cart = { empty = true } }, within = '1d', then = 'end', "
+     "otherwise = 'a' }\n[[steps]]\nid = 'end'\nexit = true"},
+    {F: FLOW + "[[steps]]\nid = 'a'\nbranch = [{ when = { in_segment = 'active' }, go = 'out' }]\n[[steps]]\n"
+     "exit = true\n[[steps]]\nid = 'out'\nuntag = 'active'\ngo = 'a'"},
+    {F: FLOW + "[[steps]]\nid = 'a'\nbranch = [{ when = { has = { trait = { seen = true } } }, go = 'end' }]\n"
+     "[[steps]]\nset = { seen = true }\ngo = 'a'\n[[steps]]\nid = 'end'\nexit = true"},
+    {F: "again = 'after'\nagain_after = '3d'\n" + FLOW + "[[steps]]\nwait = '1d'"},
+])
+def test_what_is_right_is_not_blamed(changes: dict[str, str]) -> None:
+    assert mistakes(changes) == []
+
+
+def test_what_weighs_more_than_the_budget_is_never_said() -> None:
+    found = mistakes({"shop.toml": SHOP + "[pressure]\nper_week = 2"})
+    assert found == ["campaigns/mail.toml, line 1, format: email weighs 3 points, and the pressure budget of shop.toml "
+                     "is 2 a week: it would never be said"]
 
 
 def test_who_refers_to_a_broken_file_is_not_to_blame() -> None:

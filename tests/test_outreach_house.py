@@ -19,6 +19,7 @@ from tests.system import House, house
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
 
 SHOP = """
+url = "https://shop.example"
 currency = "EUR"
 timezone = "Europe/Rome"
 events = ["Quiz Finished"]

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from domain.campaign import ON_SITE, Campaign
 from domain.condition import Condition
 from domain.duration import parse, say
-from domain.shop import Shop
+from domain.shop import Shop, weight_of
 from domain.trigger import Trigger
 from state.access import Way, ways
 from state.conditions import compile_condition
@@ -80,11 +80,6 @@ class CampaignRule:
             self.holds, self.timed = _since(self.seconds, when.holds), True
             self.next_change = _then(self.seconds, when.holds) if not when.timed else compile_condition(
                 whole, shop, [_second(self.seconds), *span]).next_change
-
-
-def weight_of(format: str, shop: Shop) -> float:
-    """What one showing weighs in the pressure budget: as the shop says, else on site 1, slots 0, messages 3."""
-    return shop.pressure.weights.get(format, 0.0 if format == "slot" else 1.0 if format in ON_SITE else 3.0)
 
 
 def sides(campaign: Campaign) -> tuple[tuple[str, float], ...]:

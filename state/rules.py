@@ -13,8 +13,9 @@ from domain.campaign import OFF_SITE, ON_SITE
 from domain.duration import parse
 from domain.money import to_major
 from domain.playbook import Playbook
+from domain.shop import weight_of
 from state import traces
-from state.campaign_rule import WATCHED, CampaignRule, weight_of
+from state.campaign_rule import WATCHED, CampaignRule
 from state.conditions import Compiled, compile_condition
 from state.finder import EventFinder, Finder
 from state.funnel import segments_of

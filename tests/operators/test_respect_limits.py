@@ -315,3 +315,13 @@ def test_a_late_event_decides_as_usual_and_its_end_is_counted_from_the_clock() -
     (send,) = respect_limits.step(visitor.person, quiz, context)
     assert isinstance(send, Send)
     assert (send.at, send.not_after) == (T0 + 600_000, T0 + 630_000)
+
+
+def test_a_browser_that_names_another_campaign_spends_that_of_the_action() -> None:
+    visitor = Visitor(playbook(campaigns={
+        "one": {"trigger": {"event": "Product Added"}}, "two": {"trigger": {"event": "Cart Viewed"}}}))
+    visitor.does(0, "Page Viewed")
+    [sent] = [action for action in visitor.does(1_000, "Product Added", product_id="p") if isinstance(action, Send)]
+    visitor.does(2_000, "Offer Shown", action_id=sent.id, campaign="two")
+    assert list(visitor.person.said) == ["one"]
+    assert not visitor.person.reserved

@@ -36,9 +36,9 @@ def reserve(person: Person, reserved: Reserved) -> None:
 def shown(person: Person, action_id: str, campaign: str, context: Context) -> bool:
     """Count that it was shown (or accepted by a channel); whether this was news. From now on its goal is hoped for.
 
-    It is none when it was counted already, and when neither the campaign nor the action is known here: browsers say so,
-    so nothing of it is taken for granted: of an action that is known, its own campaign counts. What fills a slot again on another page of the visit, and says the same, is
-    news and is not counted again.
+    It is none when it was counted already, and when neither the campaign nor the action is known here: browsers say
+    so, so nothing of it is taken for granted: of an action that is known, its own campaign counts. What fills a slot
+    again on another page of the visit, and says the same, is news and is not counted again.
     """
     campaign = next((one.campaign for one in (*person.reserved, *person.armed.values())
                      if one.action_id == action_id), campaign)

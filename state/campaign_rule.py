@@ -6,7 +6,7 @@
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from domain.campaign import ON_SITE, Campaign
+from domain.campaign import Campaign
 from domain.condition import Condition
 from domain.duration import parse, say
 from domain.shop import Shop, weight_of

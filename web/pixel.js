@@ -98,14 +98,15 @@
     new URLSearchParams(search).forEach((value, key) => {
       if (key.startsWith("utm_")) campaign[key === "utm_campaign" ? "name" : key.slice(4)] = value.slice(0, 200);
     });
+    const page = {
+      url: cut(href.split("#")[0]), path: cut(pathname), search: cut(search),
+      title: cut(document.title), referrer: cut(referrer),
+    };
+    if (type === "page") fields.properties = { ...page, ...fields.properties }; // so the spec has it
     return {
       type, messageId: "at-" + uuid(), timestamp: new Date().toISOString(), userId: user && user.id,
       context: {
-        page: {
-          url: cut(href.split("#")[0]), path: cut(pathname), search: cut(search),
-          title: cut(document.title), referrer: cut(referrer),
-        },
-        campaign, locale: navigator.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+        page, campaign, locale: navigator.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
         userAgentData: agent && { mobile: agent.mobile }, library: { name: "attimo.js", version: api.version },
         user_hash: (user && user.hash) || undefined, attimo: config.country && { country: config.country },
       },

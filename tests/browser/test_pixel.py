@@ -58,6 +58,11 @@ def test_a_page_view_is_a_segment_call(page: Page, shop: ShopServer, until: Unti
     assert context["page"] == {
         "url": f"{shop.url}/{search}", "path": "/", "search": search, "title": "/", "referrer": "",
     }
+    assert call["properties"] == context["page"], "the spec says it twice, so that conditions can ask for a path"
+    page.evaluate("attimo.page('Help', {section: 'returns', path: '/help'})")
+    named = until(page, lambda: shop.tracked("page")[1:])[0]
+    assert (named["name"], named["properties"]["section"], named["properties"]["path"]) == ("Help", "returns", "/help")
+    assert named["context"]["page"]["path"] == "/"
     assert context["campaign"] == {"source": "news", "medium": "mail", "name": "spring"}
     assert context["userAgentData"] == {"mobile": False}
     assert context["library"] == {"name": "attimo.js", "version": "0.1.0"}

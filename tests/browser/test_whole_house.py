@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 
 from domain import action as actions
 from domain.action import Arm, Disarm, Send
@@ -17,6 +18,13 @@ from tests.system import HEADERS, House, house
 pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(180)]
 VISITOR = {"user_agent": HEADERS["User-Agent"]}
 PRODUCTS = ("arco-lamp", "moka-pot", "tazza-mug")
+
+CANDLE_PRICE = """format = "bar"
+coupon = "lighting"
+trigger = { event = "Product Viewed", properties = { product_id = "sole-candle" } }
+[content.default]
+title = "Your {{ coupon.percent }} percent are already off"
+"""
 
 IN_THE_SAME_FRAME = """() => new Promise(done => {
   const popup = () => {
@@ -36,7 +44,10 @@ IN_THE_SAME_FRAME = """() => new Promise(done => {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with house(tmp_path_factory.mktemp("house") / "data", ROOT / "shop") as made:
+    base = tmp_path_factory.mktemp("house")
+    playbook = shutil.copytree(ROOT / "shop", base / "shop")
+    (playbook / "campaigns" / "candle_price.toml").write_text(CANDLE_PRICE)
+    with house(base / "data", playbook) as made:
         for name in ("edge", "onsite", "learning", "outreach"):
             made.start(name)
         yield made
@@ -90,7 +101,8 @@ def test_exit_intent_is_answered_in_the_same_frame_without_the_network(
     assert page.get_by_role("dialog").get_by_text("Your cart waits for you").is_visible()
     page.keyboard.press("Escape")
     context.set_offline(False)
-    home.wait(lambda: bool(decided(home, who(context), Disarm)), "the engine was told")
+    home.wait(lambda: "Offer Shown" in known(home.persons()[f"a:{who(context)}"]).counts, "the engine was told")
+    assert "exit_offer" in {one.campaign for one in decided(home, who(context), Disarm)}
     person = home.persons()[f"a:{who(context)}"]
     counts = known(person).counts
     assert (counts["Product Viewed"].n, counts["Product Added"].n, counts["Offer Shown"].n) == (3, 1, 1)
@@ -122,8 +134,50 @@ def test_a_login_and_an_order_are_one_person_and_one_thank_you(
     assert known(person).counts["Product Viewed"].n == 3
     assert home.persons()[f"a:{anonymous_id}"].alias_of == name
     outcomes = [json.loads(record.value) for record in home.records("outcomes")]
-    assert [outcome["label"] for outcome in outcomes] == [True]
+    assert [outcome["label"] for outcome in outcomes if outcome["kind"] == "propensity"] == [True]
     assert decided(home, anonymous_id, Send) or decided(home, anonymous_id, Arm)
+
+
+def test_the_first_page_is_theirs_on_every_visit_to_it(
+    visitor: Callable[..., BrowserContext], home: House, base_url: str
+) -> None:
+    context = visitor(**VISITOR)
+    page = context.new_page()
+    walk(page, base_url)
+    place = page.locator("#for-you")
+    for n in (1, 2):
+        page.goto(f"{base_url}/shop/")
+        expect(place.get_by_role("heading", name="Where you left off")).to_be_visible(timeout=20_000)
+        expect(place).to_contain_text("Tazza mug")
+        person = f"a:{who(context)}"
+        home.wait(lambda n=n, person=person: (
+            "Offer Shown" in (counts := known(home.persons()[person]).counts) and counts["Offer Shown"].n == n),
+            "the engine knows that it was shown")
+    page.get_by_role("link", name="Look again").click()
+    page.wait_for_url("**/product.html?id=tazza-mug")
+    home.wait(lambda: "Offer Clicked" in known(home.persons()[person]).counts, "the click is known")
+    assert home.persons()[person].said["at_home"].total == 1, "shown again, counted once"
+
+
+def test_the_price_with_the_coupon_already_off_until_it_is_redeemed(
+    visitor: Callable[..., BrowserContext], home: House, base_url: str
+) -> None:
+    context = visitor(**VISITOR)
+    page = context.new_page()
+    page.goto(f"{base_url}/shop/")
+    page.get_by_role("button", name="Allow").click()
+    price = page.locator(".product .price strong")
+    page.goto(f"{base_url}/shop/product.html?id=sole-candle")
+    page.get_by_role("region", name="Your 15 percent are already off").wait_for(timeout=30_000)
+    expect(price).to_have_text("€20.40")
+    page.get_by_role("button", name="Add to cart").click()
+    page.goto(f"{base_url}/shop/checkout.html")
+    page.get_by_role("button", name="Buy for €27.30").click()
+    page.wait_for_url("**/order.html*")
+    home.wait(lambda: [one.state for one in home.persons()[f"a:{who(context)}"].coupons] == ["redeemed"],
+              "the coupon is redeemed")
+    page.goto(f"{base_url}/shop/product.html?id=luna-blanket")
+    assert page.evaluate("attimo.discount()") is None
 
 
 def test_the_live_page_shows_what_happens_and_why(

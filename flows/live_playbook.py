@@ -16,14 +16,16 @@ import structlog
 from connectors.log import Log
 from connectors.playbook_folder import Watcher
 from domain import playbook as playbooks
+from domain.failpoint import failpoint
 from domain.playbook import Playbook, succeed
 from domain.problem import PlaybookError, Problem
 from domain.settings import Settings
-from flows.warm_up import WarmUp
+from flows.warm_up import WarmUp, again
 from state.rules import Rules, compile_rules, rules_from
 from state.shard import Shard
 from state.store import Store
-from state.warmth import Warm, missing, pack, unpack
+from state.sweep import short_of
+from state.warmth import Warm, missing, pack, together, unpack
 
 logger = structlog.get_logger()
 
@@ -86,6 +88,7 @@ class LivePlaybook:
 
     def _keep(self, rules: Rules) -> None:
         self._store.keep("playbook", rules.hash, rules.source)
+        self._store.note("live", rules.short, rules.hash.encode())
         self._store.note("live", "playbook", rules.hash.encode())
 
     # -- swapping --------------------------------------------------------------------------------------------------
@@ -121,29 +124,74 @@ class LivePlaybook:
 
     def warm(self, shards: Mapping[int, Shard]) -> bool:
         """Gather a slice more of what the next playbook counts; whether it is live from now on."""
-        if self._warming is None or not self._warming.step():
+        if self._warming is None:
+            return False
+        done = self._warming.step()
+        failpoint("onsite:warming")
+        if not done:
             return False
         warming, self._warming = self._warming, None
         self._swap(warming.rules, warming.finish(), shards)
         return True
 
     def _swap(self, rules: Rules, found: Mapping[int, Warm], shards: Mapping[int, Shard]) -> None:
-        """Everybody is decided about with these rules from the next batch on. What was found is kept first."""
-        for partition, some in found.items():
-            if some:
-                self._store.note("warm", str(partition), pack(some))
-                shards[partition].warm = some
+        """Everybody is decided about with these rules from the next batch on. What was found is kept first, together
+        with what people whom a shard has not looked at again yet were to be given by the playbook before.
+        """
+        before = self.rules.short
+        for partition, shard in shards.items():
+            if short_of(shard.head.rules) in ("", before):
+                shard.warm = together(shard.warm, found.get(partition, {}), rules.remembered)
+            else:  # it has done nothing yet with the playbook that was live until now
+                shard.warm = self._gathered(shard, rules)
+            self._note(partition, rules.short, shard.warm)
+        failpoint("onsite:swapping")
         self._keep(rules)
         self.rules = rules
+        for partition in shards if before != rules.short else ():
+            self._note(partition, before, {})
         logger.info("playbook", version=rules.hash[:12])
 
+    # -- what was found for people whom a shard has not looked at again yet --------------------------------------------
+
     def resume(self, shard: Shard) -> None:
-        """Go on with what was found for people whom a shard has not looked at again yet."""
-        packed = self._store.kept("warm", str(shard.partition))
+        """Go on with what was found. Where another worker swapped the playbook in before this shard was read for it,
+        that is made good here.
+        """
+        live, head = self.rules, shard.head
+        last = short_of(head.rules)
+        if last == live.short and head.sweep is None:
+            return
+        packed = self._store.kept("warm", _name(shard.partition, live.short))
         if packed:
             shard.warm = unpack(packed)
+        elif last not in ("", live.short):
+            shard.warm = self._gathered(shard, live)
+            self._note(shard.partition, live.short, shard.warm)
+            self._note(shard.partition, last, {})
 
     def looked(self, shard: Shard) -> None:
         """A shard has looked at everybody."""
-        if self._store.kept("warm", str(shard.partition)):
-            self._store.note("warm", str(shard.partition), b"")
+        self._note(shard.partition, self.rules.short, {})
+
+    def _gathered(self, shard: Shard, rules: Rules) -> Warm:
+        """What these rules count and those that the shard did its last batch with did not, up to where it stands."""
+        last = short_of(shard.head.rules)
+        named = self._store.kept("live", last)
+        source = self._store.kept("playbook", named.decode()) if named else None
+        if source is None:
+            return {}
+        packed = self._store.kept("warm", _name(shard.partition, last))
+        waiting = unpack(packed) if packed and shard.head.sweep is not None else {}
+        found = again(shard.partition, rules_from(source), rules, shard.head, self._log.fetch)
+        return together(waiting, found, rules.remembered)
+
+    def _note(self, partition: int, short: str, found: Warm) -> None:
+        name = _name(partition, short)
+        if found or self._store.kept("warm", name):
+            self._store.note("warm", name, pack(found) if found else b"")
+
+
+def _name(partition: int, short: str) -> str:
+    """What is found for one playbook does not replace what was found for another, until the swap is done."""
+    return f"{partition}-{short}"

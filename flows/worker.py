@@ -266,6 +266,8 @@ class Worker:
         if batch.rows:
             self.publisher.send([row._replace(seq=seq) for row in batch.rows])
         failpoint("onsite:after_publish")
+        if self._sweeping:
+            failpoint("onsite:sweeping")
         for partition in self._touched:
             self._look_ahead(partition)
         self._touched.clear()

@@ -14,7 +14,7 @@ from state.context import Step
 from state.rules import Rules
 from state.shard import Shard
 from state.store import Batch, Head, Store, Turn
-from state.warmth import Warm
+from state.warmth import Warm, together
 
 
 class RerunError(RuntimeError):
@@ -50,7 +50,7 @@ def rerun(
         model, quintiles = each_hash(turn.model)
         rules = rules_of(turn.rules) if before is None or before.hash != turn.rules else before
         if before is not None and rules is not before:
-            shard.warm = warmed(partition, before, rules, shard.head)
+            shard.warm = together(shard.warm, warmed(partition, before, rules, shard.head), rules.remembered)
         before = rules
         shard.apply(records, turn.tick, rules, model_of(model) if model else None,
                     model_of(quintiles) if quintiles else None)

@@ -32,6 +32,15 @@ def stamp_of(rules: Rules, quintiles: Model | None) -> str:
     return f"{rules.short}+{quintiles.hash[:8]}"
 
 
+def short_of(stamp: str) -> str:
+    """The playbook of a stamp.
+
+    >>> short_of("9f8e7d6c5b4a+01234567"), short_of("")
+    ('9f8e7d6c5b4a', '')
+    """
+    return stamp.partition("+")[0]
+
+
 def turn_to(head: Head, stamp: str) -> None:
     """Begin to look at everybody again when the stamp is another one; a shard that has read nothing has nobody."""
     if stamp != head.rules:

@@ -7,7 +7,7 @@ recorded events before the playbook that needs them is swapped in. What comes of
 records, so it is the same live and in a re-run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import msgspec
 
@@ -80,6 +80,19 @@ class Warmth:
         """Everybody of whom something was found."""
         return {key: {name: trace for name, trace in facts.traces.items() if name in self._wanted}
                 for key, facts in self._facts.items() if facts.traces}
+
+
+def together(waiting: Warm, found: Warm, remembered: Container[str]) -> Warm:
+    """What people are to be given who were to be given something before, and were not looked at meanwhile; only what
+    is `remembered` by the playbook that goes live now.
+
+    >>> together({"a:x": {"old": Trace(1)}, "a:y": {"gone": Trace(1)}}, {"a:x": {"new": Trace(2)}}, ("old", "new"))
+    {'a:x': {'old': Trace(n=1, total=0.0, first_at=0, times=[], amounts=[]), 'new': Trace(n=2, total=0.0, first_at=0, \
+times=[], amounts=[])}}
+    """
+    both = {key: {**waiting.get(key, {}), **found.get(key, {})} for key in (*waiting, *found)}
+    kept = {key: {name: trace for name, trace in some.items() if name in remembered} for key, some in both.items()}
+    return {key: some for key, some in kept.items() if some}
 
 
 def warm(person: Person, origin: str, found: Mapping[str, Trace]) -> None:

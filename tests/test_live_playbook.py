@@ -1,0 +1,192 @@
+"""The live playbook over real shards and a real log: whatever ends in the middle of a swap, nobody loses what the log
+holds of them, and the recorded turns give the same persons again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from connectors.log_sqlite import SqliteLog
+from domain.partition import partition_of
+from domain.record import Outgoing
+from domain.settings import Settings
+from domain.streams import PUBLIC
+from flows import warm_up
+from flows.live_playbook import LivePlaybook
+from flows.onsite import STEPS
+from state import codec
+from state.rerun import rerun
+from state.rules import rules_from
+from state.shard import Shard
+from state.store import Batch
+from state.store_sqlite import SqliteStore
+from state.sweep import SWEPT
+from tests.shards import record
+
+PARTITIONS = 2
+T0 = 1_700_000_000_000
+PEOPLE = SWEPT * 3
+GROUPS = ("cups", "mugs", "pots")
+"""Everybody looks at one thing of each group: a segment that counts them needs a trace of its own."""
+
+
+class Place:
+    """The folder of a shop, its log and its store; workers come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.shop = folder, folder / "shop"
+        (self.shop / "segments").mkdir(parents=True)
+        (self.shop / "shop.toml").write_text('currency = "EUR"\n')
+        self.log = SqliteLog(folder / "log", PARTITIONS)
+        for n in range(PEOPLE * len(GROUPS)):
+            seen = {"product_id": "p", "category": GROUPS[n // PEOPLE]}
+            one = record(f"v{n % PEOPLE}", "Product Viewed", messageId=f"m{n}", properties=seen)
+            self.log.append([Outgoing(one.stream, one.key, one.value, log_time=T0 + n)])
+        self.store = SqliteStore(folder / "store.db", PARTITIONS)
+
+    def counts(self, *groups: str) -> None:
+        """The marketer writes a playbook with these segments."""
+        for path in (self.shop / "segments").glob("*.toml"):
+            path.unlink()
+        for group in groups:
+            (self.shop / "segments" / f"{group}.toml").write_text(
+                f'when = {{ did = {{ event = "Product Viewed", where = {{ category = "{group}" }} }} }}\n')
+
+    def members(self) -> dict[str, set[str]]:
+        """Who is in which segments."""
+        return {key: set(codec.decode(value).segments) for p in range(PARTITIONS)
+                for key, value in self.store.persons(p)}
+
+    def same_again(self) -> bool:
+        """Whether the recorded turns give the same persons, byte for byte."""
+        for p in range(PARTITIONS):
+            again = SqliteStore(self.folder / f"again{p}.db", PARTITIONS)
+            rerun(p, self.store.turns(p), self.log.fetch, again, STEPS, PARTITIONS,
+                  lambda known: rules_from(self.store.kept("playbook", known) or b""), lambda known: None,
+                  warmed=lambda p, before, after, head: warm_up.again(p, before, after, head, self.log.fetch))
+            same = again.persons(p) == self.store.persons(p)
+            again.close()
+            if not same:
+                return False
+        return True
+
+
+class Worker:
+    """One worker of the place over some of its shards; `died` is what a kill leaves: nothing."""
+
+    def __init__(self, place: Place, partitions: Sequence[int] = range(PARTITIONS)) -> None:
+        self.place = place
+        self.store = SqliteStore(place.folder / "store.db", PARTITIONS)
+        self.store.claim(partitions, f"worker {min(partitions)}")
+        self.playbook = LivePlaybook(Settings(playbook=str(place.shop)), place.log, self.store, b"")
+        self.shards = {p: Shard(p, self.store, STEPS, PARTITIONS, 1_000) for p in partitions}
+        for shard in self.shards.values():
+            self.playbook.resume(shard)
+
+    def reads(self) -> None:
+        for p, shard in self.shards.items():
+            found = [one for stream in PUBLIC for one in self.place.log.fetch(
+                (stream, p), shard.head.positions.get(stream, -1) + 1, 1 << 60)]
+            shard.apply(found, 0, self.playbook.rules, None)
+            self._commit(shard)
+
+    def sees(self, *segments: str) -> None:
+        """Until the playbook with these segments is live here."""
+        for _ in range(100):
+            self.looks()
+            if self.playbook.warming:
+                self.playbook.warm(self.shards)
+            if set(self.playbook.rules.segment) == set(segments):
+                return
+        raise AssertionError(f"{segments} never went live")
+
+    def looks(self) -> None:
+        """At the folder, however short ago it last did."""
+        self.playbook.watcher._next = 0.0
+        self.playbook.look(self.shards)
+
+    def sweeps(self, slices: int = 1 << 30) -> None:
+        """Look at people again, at most so many slices of each shard."""
+        for shard in self.shards.values():
+            for _ in range(slices):
+                shard.apply([], shard.head.clock + 1, self.playbook.rules, None)
+                self._commit(shard)
+                if shard.head.sweep is None:
+                    self.playbook.looked(shard)
+                    break
+
+    def _commit(self, shard: Shard) -> None:
+        assert not shard.bugs, shard.bugs
+        batch = Batch()
+        shard.stage(batch)
+        self.store.commit(batch, [row.seq for row in self.store.outbox()])
+
+    def dies(self) -> None:
+        self.store.close()
+
+
+EVERYBODY = {f"a:v{n}" for n in range(PEOPLE)}
+
+
+def test_a_playbook_that_follows_before_everybody_was_looked_at_with_the_last_one(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    worker.reads()
+    place.counts("cups", "mugs")
+    worker.sees("cups", "mugs")
+    worker.sweeps(1)
+    place.counts("cups", "mugs", "pots")
+    worker.sees("cups", "mugs", "pots")
+    worker.sweeps(1)
+    worker.dies()
+    worker = Worker(place)
+    assert set(worker.playbook.rules.segment) == {"cups", "mugs", "pots"}
+    worker.sweeps()
+    assert place.members() == dict.fromkeys(EVERYBODY, {"cups", "mugs", "pots"})
+    place.counts("mugs", "pots")  # counts nothing new
+    worker.sees("mugs", "pots")
+    worker.sweeps()
+    assert place.members() == dict.fromkeys(EVERYBODY, {"mugs", "pots"})
+    assert place.same_again()
+
+
+def test_a_playbook_that_counts_nothing_new_does_not_end_what_is_under_way(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    worker.reads()
+    place.counts("cups", "mugs")
+    worker.sees("cups", "mugs")
+    worker.sweeps(1)
+    place.counts("mugs")
+    worker.sees("mugs")
+    worker.dies()
+    worker = Worker(place)
+    worker.sweeps()
+    assert place.members() == dict.fromkeys(EVERYBODY, {"mugs"})
+    assert place.same_again()
+
+
+def test_a_worker_that_died_while_another_one_swapped_makes_it_good(tmp_path: Path) -> None:
+    """Both warm up for themselves; what is live is said once for all of them."""
+    place = Place(tmp_path)
+    place.counts("cups")
+    workers = [Worker(place, [p]) for p in range(PARTITIONS)]
+    for worker in workers:
+        worker.reads()
+    place.counts("cups", "mugs")
+    workers[0].sees("cups", "mugs")
+    workers[1].looks()
+    workers[1].looks()
+    assert workers[1].playbook.warming
+    workers[1].dies()
+    workers[1] = Worker(place, [1])
+    assert set(workers[1].playbook.rules.segment) == {"cups", "mugs"}, "it is live, as far as it can see"
+    for worker in workers:
+        worker.sweeps()
+    assert place.members() == dict.fromkeys(EVERYBODY, {"cups", "mugs"})
+    assert partition_of(b"v0", PARTITIONS) != partition_of(b"v1", PARTITIONS), "both have something to lose"
+    assert place.same_again()
+    workers[0].dies()
+    worker = Worker(place, [0])
+    assert not worker.shards[0].warm, "everybody was looked at"

@@ -227,14 +227,14 @@ def model() -> Model:
 
 
 def write_playbook(folder: Path) -> Path:
-    """30 segments and 100 campaigns: on 20 events, 30 segments, 30 exit intents, 20 moments of a visit."""
-    for kind, made in (("segments", segments()), ("campaigns", campaigns())):
+    """50 segments, 100 campaigns (on 20 events, 30 segments, 30 exit intents, 20 moments of a visit), 20 workflows."""
+    for kind, made in (("segments", segments()), ("campaigns", campaigns()), ("workflows", workflows())):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for name, fields in made.items():
             text = "".join(f"{field} = {toml(value)}\n" for field, value in fields.items())
             (folder / kind / f"{name}.toml").write_text(text, "utf-8")
     shop = {"name": "Benchmark", "currency": "EUR", "timezone": "Europe/Rome",
-            "limits": {"per_session": 1_000, "per_day": 1_000}, "events": [MARK]}
+            "limits": {"per_session": 1_000, "per_day": 1_000}, "events": [MARK], "rfm": {}}
     (folder / "shop.toml").write_text("".join(f"{field} = {toml(value)}\n" for field, value in shop.items()), "utf-8")
     return folder
 
@@ -256,6 +256,15 @@ def segments() -> dict[str, dict[str, Any]]:
     whens += [{"any": [{"has": {"source": "newsletter"}}, {"session": {"source": "newsletter"}}]}]
     whens += [{"session": {"seconds_at_least": 120}, "not": {"cart": {"items_at_least": 1}}}]
     whens += [{"session": {"searches_at_least": 2}, "in_segment": ["s01", "s02"]}]
+    whens += [{"did": {"event": "Product Viewed", "at_least": n, "within": "7d"}} for n in (10, 30)]
+    whens += [{"did": {"event": "Product Viewed", "where": {"category": f"{thing}s"}, "at_least": 3, "within": "30d"}}
+              for thing in _THINGS[:6]]
+    whens += [{"sequence": {"steps": ["Product Viewed", "Product Added"], "within": "1h", "last_within": "1d"}}]
+    whens += [{"rfm": {"group": group}} for group in ("champions", "loyal", "promising", "at_risk")]
+    whens += [{"cart": {"untouched_for": span}} for span in ("10m", "1h")]
+    whens += [{"has": {"last_seen_before": "30d"}}, {"has": {"visits_at_least": 5}, "in_segment": "s20"}]
+    whens += [{"orders": {"last_before": "90d"}}, {"has": {"known": False}, "session": {"pages_at_least": 6}}]
+    whens += [{"orders": {"contains_category": "mugs"}}]
     return {f"s{n:02d}": {"description": f"Segment {n}", "when": when} for n, when in enumerate(whens, 1)}
 
 
@@ -268,6 +277,8 @@ def campaigns() -> dict[str, dict[str, Any]]:
                    "content": {"default": {"title": "Marked", "body": "<p>Welcome to {{ shop.name }}</p>"}},
                    "limits": {"per_session": 1_000}, "valid_for": "1h", "purpose": "service"},
     }
+    for n in range(20):
+        found[f"word-{n:02d}"] = _campaign(n, {"workflow": True}, {"session": {"pages_at_least": 2}})
     for n in range(1, 20):
         device = "desktop" if 6 <= n <= 8 else "tablet"  # as the segments have it
         found[f"event-{n:02d}"] = _campaign(n, {"event": events[n % len(events)]}, {
@@ -284,6 +295,24 @@ def campaigns() -> dict[str, dict[str, Any]]:
         found[f"seconds-{n:02d}"] = _campaign(n, {"seconds_on_site": 15 * n}, {
             "session": {"pages_at_least": 4 + n}, "has": {"country": countries[n % 7]}, "cart": {"empty": True}})
     return found
+
+
+def workflows() -> dict[str, dict[str, Any]]:
+    """Half of them begin with an event, half with a segment; they wait, look, say something, and end with an order."""
+    events = ("Product Added", "Order Completed", "Products Searched", "Exit Intent", "Product Viewed")
+    return {f"workflow-{n:02d}": {
+        "enters": {**({"event": events[n // 2 % 5]} if n % 2 else {"segment": f"s{n + 1:02d}"}), "when": {
+            "has": {"country": ("IT", "DE", "FR", "US")[n % 4]}}},
+        "again": "after", "again_after": "7d", "leaves": {"did": {"event": "Order Completed", "within": "1h"}},
+        "steps": [
+            {"wait_for": {"event": "Product Added", "within": "10m", "otherwise": "look"}},
+            {"wait": "1m"},
+            {"id": "look", "branch": [{"when": {"session": {"products_at_least": 3 + n % 5}}, "go": "end"}]},
+            {"send": f"word-{n:02d}", "patience": "10m"},
+            {"wait": "2d"},
+            {"id": "end", "exit": True},
+        ],
+    } for n in range(20)}
 
 
 def _campaign(n: int, trigger: dict[str, Any], when: dict[str, Any]) -> dict[str, Any]:

@@ -34,12 +34,14 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     facts = known(person)
     come: list[Iterator[CampaignRule]] = []
     if not isinstance(event, (Due, Letter)) and event.name in rules.on_event:
-        ranks = rules.on_event[event.name].find(event, person, facts)
-        come.append(_holding([rank for rank in ranks if rules.ranked[rank].matches(event)], person, facts, context))
+        ranks = [rank for rank in rules.on_event[event.name].find(event, person, facts)
+                 if rules.ranked[rank].matches(event)]
+        if ranks:
+            come.append(_holding(ranks, person, facts, context))
     for move in context.moves:
         finder = (rules.on_entered if move.entered else rules.on_left).get(move.segment)
-        if finder is not None:
-            come.append(_holding(finder.find(person, facts), person, facts, context))
+        if finder is not None and (ranks := finder.find(person, facts)):
+            come.append(_holding(ranks, person, facts, context))
     effects: Sequence[Effect] = ()
     session = person.session
     if session is None:

@@ -65,7 +65,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     if moves and changed is not None:
         changed += [f"segment:{move.segment}" for move in moves]
     index = rules.segment_index
-    todo, quiet = index.affected(changed), False
+    todo, quiet = index.concerned(changed, person, facts), False
     if isinstance(event, _NO_EVENT):
         quiet = event.kind in _QUIET
         if isinstance(event, Due):

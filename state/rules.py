@@ -52,7 +52,7 @@ class Rules:
         static = static_rules(segments, shop)
         order = in_order({name: static[name].refers if name in static else _referred(when)
                           for name, (_, when) in compiled.items()})
-        self.segments = tuple(SegmentRule(*compiled[name], n, static.get(name)) for n, name in enumerate(order))
+        self.segments = tuple(SegmentRule(*compiled[name], n, shop, static.get(name)) for n, name in enumerate(order))
         self.segment = {rule.name: rule for rule in self.segments}
         campaigns = [CampaignRule(one, shop) for one in playbook.campaigns]
         campaigns.sort(key=lambda one: (-one.priority, one.name))
@@ -94,7 +94,7 @@ class Rules:
         """Parsed templates by campaign and variant; `operators/render.py` fills it as they are used."""
         self.workflows = Workflows(playbook)
         self.pools = {pool.name: PoolRule(pool) for pool in playbook.coupons}
-        self.segment_index = Index(rule.needs for rule in self.segments)
+        self.segment_index = Index((rule.name, rule.needs, rule.ways) for rule in self.segments)
         """Over `segments`."""
 
     def money(self, minor: int) -> str:

@@ -1,6 +1,8 @@
 """Segment rules: segments made ready to be matched."""
 
 from domain.segment import Segment
+from domain.shop import Shop
+from state.access import Way, ways
 from state.conditions import Compiled
 from state.occasions import StaticRule
 
@@ -8,9 +10,12 @@ from state.occasions import StaticRule
 class SegmentRule:
     """A segment made ready. `order` puts segments behind those they refer to; `static` is there for a static one."""
 
-    __slots__ = ("explain", "holds", "name", "need", "needs", "next_change", "order", "static", "timed", "timer")
+    __slots__ = ("explain", "holds", "name", "need", "needs", "next_change", "order", "static", "timed", "timer",
+                 "ways")
 
-    def __init__(self, segment: Segment, when: Compiled, order: int, static: StaticRule | None = None) -> None:
+    def __init__(
+        self, segment: Segment, when: Compiled, order: int, shop: Shop, static: StaticRule | None = None,
+    ) -> None:
         self.name = segment.name
         self.static = static
         self.order = order
@@ -19,4 +24,5 @@ class SegmentRule:
         self.explain = when.explain
         self.timed = when.timed
         self.needs = when.needs if static is None else static.needs
+        self.ways: tuple[Way, ...] = ways(segment.when, shop) if static is None else ((),)
         self.need = self.timer = "segment:" + segment.name

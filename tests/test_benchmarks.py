@@ -65,9 +65,10 @@ def test_events_are_what_the_collector_writes() -> None:
 def test_the_playbook_has_a_hundred_campaigns(tmp_path: Path) -> None:
     rules = compile_rules(read(data.write_playbook(tmp_path)))
     kinds = [rule.kind for rule in rules.campaigns.values()]
-    assert len(rules.segments) == 30
+    assert len(rules.segments) == 50
+    assert len(rules.workflows.live) == 20
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "event": 20, "segment": 30, "exit_intent": 30, "seconds_on_site": 20}
+        "event": 20, "segment": 30, "exit_intent": 30, "seconds_on_site": 20, "workflow": 20}
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -138,6 +139,11 @@ def test_a_login_and_an_order_are_one_person_and_one_thank_you(
     assert decided(home, anonymous_id, Send) or decided(home, anonymous_id, Arm)
 
 
+def shown_times(home: House, person: str, n: int) -> bool:
+    counts = known(home.persons()[person]).counts
+    return "Offer Shown" in counts and counts["Offer Shown"].n == n
+
+
 def test_the_first_page_is_theirs_on_every_visit_to_it(
     visitor: Callable[..., BrowserContext], home: House, base_url: str
 ) -> None:
@@ -150,9 +156,7 @@ def test_the_first_page_is_theirs_on_every_visit_to_it(
         expect(place.get_by_role("heading", name="Where you left off")).to_be_visible(timeout=20_000)
         expect(place).to_contain_text("Tazza mug")
         person = f"a:{who(context)}"
-        home.wait(lambda n=n, person=person: (
-            "Offer Shown" in (counts := known(home.persons()[person]).counts) and counts["Offer Shown"].n == n),
-            "the engine knows that it was shown")
+        home.wait(partial(shown_times, home, person, n), "the engine knows that it was shown")
     page.get_by_role("link", name="Look again").click()
     page.wait_for_url("**/product.html?id=tazza-mug")
     home.wait(lambda: "Offer Clicked" in known(home.persons()[person]).counts, "the click is known")

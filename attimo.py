@@ -277,7 +277,10 @@ def currency_of(settings: Settings) -> str:
 @click.argument("folder", default="")
 @with_settings
 def check(settings: Settings, folder: str) -> None:
-    """Read the playbook in FOLDER (else the one in force), tell it its scenarios, and say everything that is wrong."""
+    """Read the playbook in FOLDER (else the one in force), tell it its scenarios, and say everything that is wrong.
+
+    A warning is about what may be meant, and more likely is not: it goes live all the same.
+    """
     from domain.problem import PlaybookError, Problem
     from domain.scenario import Scenario
     from flows.checking import check as check_folder
@@ -296,12 +299,15 @@ def check(settings: Settings, folder: str) -> None:
         raise Refused(f"{folder}: {len(wrong.problems)} to put right; what is live stays live") from wrong
     for problem in checked.unreadable:
         click.echo(str(problem))
+    for warning in checked.warnings:
+        click.echo(f"warning: {warning}")
     if checked.problems:
         raise Refused(f"{folder}: {len(checked.problems)} to put right in its scenarios")
     playbook = checked.playbook
     parts = (("segments", playbook.segments), ("campaigns", playbook.campaigns), ("workflows", playbook.workflows),
              ("coupons", playbook.coupons), ("templates", playbook.templates), ("scenarios", checked.told))
-    click.echo(f"{folder}: nothing is wrong ({', '.join(f'{name}: {len(some)}' for name, some in parts)})")
+    doubts = f", with {len(checked.warnings)} warnings" if checked.warnings else ""
+    click.echo(f"{folder}: nothing is wrong{doubts} ({', '.join(f'{name}: {len(some)}' for name, some in parts)})")
 
 
 @cli.command()

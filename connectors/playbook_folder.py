@@ -17,7 +17,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from connectors.codes_file import read_codes
 from domain.campaign import Campaign
 from domain.check import findings
 from domain.coupon import Pool
+from domain.known import Finding
 from domain.playbook import Playbook, encode, hash_of
 from domain.problem import PlaybookError, Problem, convert, line_of
 from domain.segment import Segment
@@ -53,9 +54,15 @@ class Changed(RuntimeError):
 
 def read(folder: Path | str) -> Playbook:
     """The playbook of a folder. PlaybookError with everything that is wrong with it."""
+    return read_with_files(folder)[0]
+
+
+def read_with_files(folder: Path | str) -> tuple[Playbook, Files]:
+    """The playbook of a folder, and the files it was made of. PlaybookError with everything that is wrong with it."""
     for _ in range(5):
         try:
-            return parse(load(Path(folder)))
+            files = load(Path(folder))
+            return parse(files), files
         except Changed:
             time.sleep(0.02)
     raise PlaybookError([Problem(str(folder), 0, "", "is being written to; try again when that is over")])
@@ -132,6 +139,14 @@ def parse(files: Files) -> Playbook:
     if reading.problems:
         raise PlaybookError(sorted(set(reading.problems)))
     return playbook
+
+
+def located(files: Files, found: Iterable[Finding]) -> list[Problem]:
+    """What was found in a playbook, with the file and the line where it stands; in the order of the files."""
+    reading = _Reading(files)
+    for path in files:
+        reading.text(path)
+    return sorted({reading.problem(*one) for one in found})
 
 
 class _Reading:

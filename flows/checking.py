@@ -1,27 +1,34 @@
 """Checking: is a playbook whole, and does it tell the stories it should?
 
     shop/ ─▶ read and checked ─▶ scenarios/*.md told to the engine ─▶ what is wrong, with file and line
+                    └─▶ warnings: what may be meant, and more likely is not
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from connectors.playbook_folder import read
+from connectors.playbook_folder import located, read_with_files
 from connectors.scenario_folder import scenarios
+from domain.check_warnings import warnings
 from domain.playbook import Playbook
 from domain.problem import Problem
 from domain.scenario import Scenario
 from flows.scenarios import tell
 from state.rules import compile_rules
 
+NO_STORIES = "there are none: a story says in a table what somebody must be shown (docs/scenarios.md)"
+
 
 class Checked(NamedTuple):
-    """A playbook without mistakes, its stories with what came differently, and what is wrong with their files."""
+    """A playbook without mistakes, its stories with what came differently, what is wrong with their files; and what
+    may be wrong, but keeps nothing from going live.
+    """
 
     playbook: Playbook
     told: list[tuple[Scenario, list[Problem]]]
     unreadable: list[Problem]
+    warnings: list[Problem]
 
     @property
     def problems(self) -> list[Problem]:
@@ -31,7 +38,7 @@ class Checked(NamedTuple):
 
 def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambda scenario, wrong: None) -> Checked:
     """Check a folder; `heard` is called after each story. PlaybookError when the playbook itself has mistakes."""
-    playbook = read(folder)
+    playbook, files = read_with_files(folder)
     rules = compile_rules(playbook)
     stories, unreadable = scenarios(folder)
     told = []
@@ -39,4 +46,8 @@ def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambd
         wrong = tell(story, rules)
         told.append((story, wrong))
         heard(story, wrong)
-    return Checked(playbook, told, unreadable)
+    spoken_of = {row.which for story in stories for row in story.rows if row.what != "does"}
+    doubts = located(files, warnings(playbook, spoken_of))
+    if not stories and not unreadable:
+        doubts.append(Problem("scenarios", 0, "", NO_STORIES))
+    return Checked(playbook, told, unreadable, doubts)

@@ -11,12 +11,14 @@ from the closures, so a kind of statement that this module does not know costs t
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from domain.condition import BANDS, Condition, Did, Filter, Has, InCart, InSession, Orders, Score
+from domain.condition import BANDS, Condition, Did, Filter, Has, InCart, InSession, Orders, Rfm, Score
 from domain.money import to_minor
 from domain.shop import Shop
+from state import traces
 from state.leaves import texts
 from state.person import Cart, Facts, Person
 from state.properties import typed
+from state.rfm_groups import group_of
 
 Read = Callable[[Person, Facts], Any]
 
@@ -72,7 +74,11 @@ def ways(condition: Condition, shop: Shop) -> tuple[Way, ...]:
     if condition.score is not None:
         both += _score(condition.score)
     did = condition.did if isinstance(condition.did, tuple) else (condition.did,) if condition.did is not None else ()
-    both += [_did(one) for one in did if _only_counted(one)]
+    both += [_did(one) for one in did]
+    if condition.rfm is not None:
+        both += _rfm(condition.rfm)
+    if condition.holds_coupon is not None:
+        both.append(_many("coupon", texts(condition.holds_coupon.pool), lambda p, f: {c.pool for c in p.coupons}, 0.05))
     found: tuple[Way, ...] = (tuple(both),)
     if condition.in_segment is not None:
         found = _times(found, _in_segment(texts(condition.in_segment)))
@@ -93,11 +99,11 @@ def _times(some: tuple[Way, ...], others: tuple[Way, ...]) -> tuple[Way, ...]:
 
 
 def _one(about: str, values: Iterable[Any], read: Read, share: float) -> Access:
-    return Access("one", about, read, share, tuple(values))
+    return Access("one", about, read, share, tuple(dict.fromkeys(values)))
 
 
 def _many(about: str, values: Iterable[Any], read: Read, share: float) -> Access:
-    return Access("many", about, read, share, tuple(values))
+    return Access("many", about, read, share, tuple(dict.fromkeys(values)))
 
 
 def _least(about: str, least: float, read: Read, share: float = 0.3) -> Access:
@@ -118,6 +124,8 @@ def _has(part: Has) -> list[Access]:
         found.append(_many("language", wanted, _languages, 0.2))
     if part.source is not None:
         found.append(_one("source", texts(part.source), _source, 0.05))
+    if part.visits_at_least is not None:
+        found.append(_least("visits", part.visits_at_least, lambda p, f: f.sessions))
     for name, value in part.trait.items():
         if not isinstance(value, Filter):
             values = value if isinstance(value, tuple) else (value,)
@@ -192,9 +200,9 @@ def _cart(part: InCart, shop: Shop) -> list[Access]:
     if part.value_at_least is not None:
         found.append(_least("cart value", to_minor(part.value_at_least, shop.currency), _value, 0.1))
     if part.contains_category is not None:
-        found.append(_many("cart category", dict.fromkeys(texts(part.contains_category)), _categories, 0.03))
+        found.append(_many("cart category", texts(part.contains_category), _categories, 0.03))
     if part.contains_product is not None:
-        found.append(_many("cart product", dict.fromkeys(texts(part.contains_product)), _products, 0.005))
+        found.append(_many("cart product", texts(part.contains_product), _products, 0.005))
     return found
 
 
@@ -240,7 +248,19 @@ def _orders(part: Orders, shop: Shop) -> list[Access]:
         found.append(_least("revenue", to_minor(part.value_at_least, shop.currency), lambda p, f: f.revenue, 0.1))
     if part.last_within is not None or part.last_before is not None:
         found.append(_one("ordered", (True,), lambda p, f: f.last_order_at > 0, 0.15))
+    if part.contains_product is not None:
+        found.append(_many("bought", texts(part.contains_product), _bought, 0.01))
+    if part.contains_category is not None:
+        found.append(_many("bought of", texts(part.contains_category), _bought_of, 0.05))
     return found
+
+
+def _bought(person: Person, facts: Facts) -> set[str]:
+    return {product for order in facts.orders for product in order.products}
+
+
+def _bought_of(person: Person, facts: Facts) -> set[str]:
+    return {category for order in facts.orders for category in order.categories}
 
 
 def _score(part: Score) -> list[Access]:
@@ -263,16 +283,44 @@ def _in_segment(names: tuple[str, ...]) -> tuple[Way, ...]:
     return tuple(found)
 
 
-def _only_counted(did: Did) -> bool:
-    """Whether it asks for nothing but the count that is kept of every event."""
-    return did == Did(did.event, at_least=did.at_least)
+def _rfm(part: Rfm) -> list[Access]:
+    found: list[Access] = []
+    if part.group is not None:
+        found.append(_one("rfm", texts(part.group), lambda p, f: group_of(p.rfm), 0.05))
+    for place, name, least, most in ((0, "recency", part.recency_at_least, part.recency_at_most),
+                                     (1, "frequency", part.frequency_at_least, part.frequency_at_most),
+                                     (2, "money", part.money_at_least, part.money_at_most)):
+        if least is not None or most is not None:
+            found.append(_one("rfm " + name, map(str, range(least or 1, (most or 5) + 1)), _digit(place), 0.1))
+    return found
 
 
-def _did(did: Did) -> Access:
-    event = did.event
+def _digit(place: int) -> Read:
+    def read(person: Person, facts: Facts) -> str:
+        return person.rfm[place:place + 1]
 
-    def read(person: Person, facts: Facts) -> Any:
+    return read
+
+
+def _did(part: Did) -> Access:
+    """It happened so often; when, and what it came to, is another question."""
+    if traces.plain(part):
+        return _least("did " + part.event, part.at_least, _count(part.event), 0.2)
+    key = traces.key_of(part)
+    return _least("trace " + key, part.at_least, _trace(key), 0.15)
+
+
+def _count(event: str) -> Read:
+    def read(person: Person, facts: Facts) -> int | None:
         count = facts.counts.get(event)
         return None if count is None else count.n
 
-    return _least("did " + event, did.at_least, read, 0.2)
+    return read
+
+
+def _trace(key: str) -> Read:
+    def read(person: Person, facts: Facts) -> int | None:
+        trace = facts.traces.get(key)
+        return None if trace is None else trace.n
+
+    return read

@@ -22,8 +22,8 @@ from state.access import Access, Read, Way
 from state.person import Facts, Person
 from state.properties import Wanted, property_of, typed
 
-SMALL = 4
-"""So few conditions are asked one by one: looking them up would cost as much."""
+FEW = 4
+"""So few campaigns are asked one by one: looking them up would cost as much."""
 STEPS = 8
 """Branches of a statement about a number, at most; what is filed in one of them may want a little more than it says."""
 DEEPEST = 8
@@ -46,14 +46,17 @@ class _Node:
 
 
 class Finder:
-    """Over numbered conditions: (number, the ways it can become true). It is false when there are none."""
+    """Over numbered conditions: (number, the ways it can become true). It is false when there are none.
+
+    So `few` conditions are not worth looking up: whoever asks a condition dearly, sets it to 0.
+    """
 
     __slots__ = ("_empty", "_root", "_twice")
 
-    def __init__(self, conditions: Iterable[tuple[int, Sequence[Way]]]) -> None:
+    def __init__(self, conditions: Iterable[tuple[int, Sequence[Way]]], few: int = FEW) -> None:
         entries = [(number, way) for number, ways in conditions for way in ways]
         self._empty = not entries
-        self._root = _filed(entries, 0)
+        self._root = _filed(entries, 0, few)
         self._twice = len({number for number, _ in entries}) < len(entries) or any(
             len(access.values) > 1 for _, way in entries for access in way if access.kind in ("many", "part"))
 
@@ -145,9 +148,9 @@ class EventFinder:
         return sorted(found) if self._by_property else found
 
 
-def _filed(entries: list[Entry], depth: int) -> _Node:
+def _filed(entries: list[Entry], depth: int, few: int) -> _Node:
     node = _Node()
-    if len(entries) <= SMALL or depth >= DEEPEST:
+    if len(entries) <= few or depth >= DEEPEST:
         node.always = tuple(sorted({number for number, _ in entries}))
         return node
     always: set[int] = set()
@@ -163,12 +166,12 @@ def _filed(entries: list[Entry], depth: int) -> _Node:
     tables: dict[str, list[tuple[Read, dict[Any, _Node]]]] = {"one": [], "many": [], "part": []}
     steps: list[tuple[Read, list[float], list[_Node]]] = []
     for (kind, _), filed in chosen.items():
-        if len(filed) <= SMALL // 2:
+        if len(filed) <= few // 2:
             always.update(number for _, (number, _) in filed)
         elif kind == "least":
-            steps.append(_steps(filed, depth))
+            steps.append(_steps(filed, depth, few))
         else:
-            tables[kind].append(_table(filed, depth))
+            tables[kind].append(_table(filed, depth, few))
     node.always, node.steps = tuple(sorted(always)), tuple(steps)
     node.one, node.many, node.parts = tuple(tables["one"]), tuple(tables["many"]), tuple(tables["part"])
     node.leads = bool(chosen)
@@ -180,15 +183,15 @@ def _keys(access: Access) -> list[tuple[str, Any]]:
     return [(access.about, value) for value in access.values] if access.values else [(access.about, None)]
 
 
-def _table(filed: list[tuple[Access, Entry]], depth: int) -> tuple[Read, dict[Any, _Node]]:
+def _table(filed: list[tuple[Access, Entry]], depth: int, few: int) -> tuple[Read, dict[Any, _Node]]:
     values: dict[Any, list[Entry]] = {}
     for access, entry in filed:
         for value in dict.fromkeys(access.values):
             values.setdefault(value, []).append(entry)
-    return filed[0][0].read, {value: _filed(entries, depth + 1) for value, entries in values.items()}
+    return filed[0][0].read, {value: _filed(entries, depth + 1, few) for value, entries in values.items()}
 
 
-def _steps(filed: list[tuple[Access, Entry]], depth: int) -> tuple[Read, list[float], list[_Node]]:
+def _steps(filed: list[tuple[Access, Entry]], depth: int, few: int) -> tuple[Read, list[float], list[_Node]]:
     """Branches by rising numbers; a condition stands in the last one that it surely needs."""
     filed.sort(key=lambda one: one[0].least)
     wanted = sorted({access.least for access, _ in filed})
@@ -198,4 +201,4 @@ def _steps(filed: list[tuple[Access, Entry]], depth: int) -> tuple[Read, list[fl
     for access, (number, rest) in filed:
         at = bisect_right(floors, access.least) - 1
         branches[at].append((number, rest if access.least == floors[at] and size == 1 else (*rest, access)))
-    return filed[0][0].read, floors, [_filed(entries, depth + 1) for entries in branches]
+    return filed[0][0].read, floors, [_filed(entries, depth + 1, few) for entries in branches]

@@ -29,7 +29,7 @@ class Index:
             self.everything |= 1 << n
             for need in needs:
                 self.masks[need] = self.masks.get(need, 0) | 1 << n
-        self._everybody = Finder(enumerate(self._ways))
+        self._everybody = Finder(enumerate(self._ways), few=0)
         self._finders: dict[tuple[str, ...], tuple[int, Finder]] = {}
 
     def affected(self, changed: Sequence[str] | None) -> int:
@@ -72,7 +72,7 @@ class Index:
 
     def _finder(self, changed: tuple[str, ...]) -> tuple[int, Finder]:
         mask = self.affected(changed)
-        finder = Finder((n, ways) for n, ways in enumerate(self._ways) if mask >> n & 1)
+        finder = Finder(((n, ways) for n, ways in enumerate(self._ways) if mask >> n & 1), few=0)
         if len(self._finders) >= MOST_KEPT:
             self._finders.clear()
         self._finders[changed] = mask, finder

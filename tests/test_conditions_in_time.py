@@ -323,6 +323,28 @@ def test_a_stage_or_a_later_one_follows_every_stage() -> None:
     assert "there" not in visitor.person.segments
 
 
+def test_an_order_in_the_visit_and_the_end_of_the_visit_are_noticed() -> None:
+    before, after = lone(session={"ordered": False}), lone(session={"ordered": True})
+    for visitor in (before, after):
+        visitor.does(0, "Page Viewed")
+        visitor.does(1_000, "Order Completed", order_id="o", total=1)
+        visitor.waits(3_600_000)
+        visitor.does(3_600_000, "Page Viewed")
+        visitor.waits(7_200_000)
+    assert moves(after) == [(1_000, True), (1_801_000, False)]
+    assert moves(before) == [(0, True), (1_000, False), (3_600_000, True), (5_400_000, False)]
+
+
+def test_a_cell_that_changes_is_noticed_at_once_and_when_it_falls() -> None:
+    cuts = {"recency": ["1m", "2m", "3m", "4m"], "frequency": [1, 2, 3, 4], "money": [1, 2, 3, 4]}
+    visitor = Visitor(playbook(shop={"rfm": cuts}, segments={"there": {"when": {"rfm": {"recency_at_least": 5}}}}))
+    visitor.does(0, "Page Viewed")
+    visitor.does(1_000, "Order Completed", order_id="o", total=1)
+    visitor.waits(600_000)
+    assert [move.at - T0 for move in visitor.actions if isinstance(move, Move) and move.segment == "there"] == [
+        1_000, 61_000]
+
+
 def test_a_coupon_ends_at_its_last_millisecond() -> None:
     visitor = lone(holds_coupon={"pool": "ten", "ends_within": "10s"})
     visitor.person.coupons.append(Coupon("c", "ten", "reserved", T0, T0 + 60_000))

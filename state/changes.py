@@ -27,7 +27,6 @@ from state.person import MAX_COUNTS, MAX_TRACES, Facts, Person
 from state.properties import property_of
 
 _VISIT = ("visit", "pages", "products", "searches", "ordered", "about")
-_PLACES = ((1, "pages"), (2, "products"), (3, "searches"), (4, "ordered"))
 
 
 def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
@@ -62,9 +61,14 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
         if seen[0] != before[0]:
             found += _VISIT
         else:
-            for place, word in _PLACES:
-                if seen[place] != before[place]:
-                    found.append(word)
+            if seen[1] != before[1]:
+                found.append("pages")
+            if seen[2] != before[2]:
+                found.append("products")
+            if seen[3] != before[3]:
+                found.append("searches")
+            if seen[4] is not before[4]:
+                found.append("ordered")
             if seen[5:11] != before[5:11]:
                 found.append("about")
         if seen[11] != before[11]:

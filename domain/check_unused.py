@@ -21,7 +21,7 @@ def unused(playbook: Playbook, known: Known, told: frozenset[str]) -> Iterator[F
     asked, templates = _asked(playbook)
     for segment in playbook.segments:
         if segment.name not in asked and segment.name not in told:
-            yield Finding("segments", segment.name, ("when",),
+            yield Finding("segments", segment.name, ("static",) if segment.static else ("when",),
                           "nobody asks for it: no campaign, no workflow, no other segment, no story")
     handed = handed_out(playbook)
     for pool in playbook.coupons:

@@ -91,7 +91,12 @@ def read(file: str, text: str) -> tuple[list[Scenario], list[Problem]]:
             problems += [Problem(file, number, column, f"the columns are {', '.join(COLUMNS)}{meant(column, COLUMNS)}")
                          for column in columns if column not in COLUMNS]
         else:
-            cells = dict(zip(columns, _cells(stripped), strict=False))
+            written = _cells(stripped)
+            if len(written) > len(columns):
+                problems.append(Problem(file, number, "", (
+                    f"the row has {len(written)} cells, and the heading of the table has {len(columns)}; a bar that is "
+                    "part of the words is written \\|")))
+            cells = dict(zip(columns, written, strict=False))
             row, mistakes = _row(number, cells, clock)
             problems += [Problem(file, number, field, words) for field, words in mistakes]
             if len(rows) >= MOST_ROWS:
@@ -128,7 +133,7 @@ def _row(number: int, cells: dict[str, str], clock: int) -> tuple[Row, list[tupl
         try:
             at = clock + duration(text[1:].strip()) if text.startswith("+") else duration(text)
         except ValueError as wrong:
-            mistakes.append(("at", str(wrong)))
+            mistakes.append(("at", str(wrong) + (f'; did you mean "{text}s"?' if text.lstrip("+").isdecimal() else "")))
     if what in MOVES and at is not None and at < clock:
         mistakes.append(("at", "is before the row above: time runs forward"))
     if what == "time passes" and at is None:

@@ -47,6 +47,8 @@ def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambd
         told.append((story, wrong))
         heard(story, wrong)
     spoken_of = {row.which for story in stories for row in story.rows if row.what != "does"}
+    if unreadable:  # nobody knows what their stories would speak of
+        spoken_of |= {segment.name for segment in playbook.segments}
     doubts = located(files, warnings(playbook, spoken_of))
     if not stories and not unreadable:
         doubts.append(Problem("scenarios", 0, "", NO_STORIES))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from domain.action import Arm, CouponNews, Disarm, Hold, Move, Progress, Send
-from domain.duration import say
+from domain.check_scenario import SOMEBODY, check_scenario, given
 from domain.message import Message
 from domain.model import Model, Quality
 from domain.playbook import Playbook
@@ -24,15 +24,15 @@ from domain.scenario import MOVES, Row, Scenario, Value
 from domain.streams import PARTITIONS
 from flows.onsite import STEPS
 from flows.scenario_events import Teller
+from flows.scenario_reasons import Reasons, said
 from state.person import Person
 from state.reactions import Note, Reactions
 from state.rules import Rules, compile_rules
-from state.view import known
 from state.virtual import Household, Item, Learned, whose
 
 BEGIN = "2026-03-02 10:00"
 """When stories begin that do not say it: a Monday morning in the shop's time zone."""
-SOMEBODY = "Ann"
+_MOVED = {"finished": "went through to the end"}
 
 Decided = Send | Arm | Disarm | Hold | Move | Message | CouponNews | Progress
 
@@ -50,25 +50,12 @@ class Came(NamedTuple):
         return f"{self.what} {self.which} at {said(self.at)}"
 
 
-def said(milliseconds: int) -> str:
-    """A moment of the story in words.
-
-    >>> said(90_000), said(90_061_000)
-    ('90 s', '1d 1h 1m 1s')
-    """
-    if milliseconds < 3_600_000 or milliseconds % 3_600_000 == 0:
-        return say(milliseconds)
-    seconds = milliseconds / 1000
-    days, seconds = divmod(seconds, 86_400)
-    hours, seconds = divmod(seconds, 3_600)
-    minutes, seconds = divmod(seconds, 60)
-    parts = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
-    return " ".join(f"{amount:g}{unit}" for amount, unit in parts if amount)
-
-
 def tell(scenario: Scenario, rules: Rules) -> list[Problem]:
-    """Tell one story; what did not come as expected. The same story gives the same answer every time."""
-    return _Telling(scenario, rules).run()
+    """Tell one story; what did not come as expected. The same story gives the same answer every time.
+
+    What the playbook has no name for is said first: such a story is not told.
+    """
+    return check_scenario(scenario, rules.playbook) or _Telling(scenario, rules).run()
 
 
 class _Telling:
@@ -83,6 +70,8 @@ class _Telling:
         self.learned = learned
         self.tellers: dict[str, Teller] = {}
         self.offset = 0
+        self.told_by: dict[int, int] = {}
+        """Lines by the offset of the record that a row became."""
         self.noted = 0
         self.clock = self.zero
 
@@ -91,7 +80,7 @@ class _Telling:
         for who in dict.fromkeys(row.who or SOMEBODY for row in self.scenario.rows):
             teller, consent = self._teller(who)
             for record in teller.beginning(consent, self.zero - 1, PARTITIONS):
-                self._apply(record)
+                self._apply(record, self.scenario.line)
         self.household.rules = self.rules  # what is given was so before this playbook was: it is no occasion
         self.noted = len(self.reactions.notes)
         block: list[Row] = []
@@ -104,28 +93,31 @@ class _Telling:
             else:
                 block.append(row)
         self._check(block)
+        for refused in self.household.refused:
+            self.problems.append(Problem(self.scenario.file, self.told_by.get(refused.offset, 0), "details",
+                                         f"this event would be refused: {refused.because}"))
         bugs = {bug for shard in self.household.shards.values() for bug in shard.bugs}
         self.problems += [Problem(self.scenario.file, self.scenario.line, "", f"the engine failed: {bug}")
                           for bug in sorted(bugs)]
-        return self.problems
+        return sorted(self.problems, key=lambda problem: problem.line)
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
     def _teller(self, who: str) -> tuple[Teller, dict[str, Value]]:
-        given: dict[str, Value] = {}
+        about_them: dict[str, Value] = {}
         traits: dict[str, Value] = {}
         consent: dict[str, Value] = {}
         for row in self.scenario.rows:
             if row.what == "given" and (row.who or who) == who:
                 name, _, about = row.which.partition(" ")
-                value: Value = row.details[0] if row.details else next(iter(row.values.values()), "")
+                value = given(row)
                 if name == "trait":
                     traits[about] = value
                 elif name == "consent":
                     consent[about] = str(value).lower() not in ("denied", "no", "false", "refused")
                 else:
-                    given[name] = value
-        teller = self.tellers[who] = Teller(who, given, traits)
+                    about_them[name] = value
+        teller = self.tellers[who] = Teller(who, about_them, traits)
         return teller, consent
 
     def _move(self, row: Row) -> None:
@@ -136,11 +128,12 @@ class _Telling:
             teller = self.tellers[row.who or SOMEBODY]
             filled = {name: self._filled(value, teller) for name, value in row.values.items()}
             filled = self._answering(row.which, filled, teller)
-            self._apply(teller.record(Row(row.line, row.what, row.which, values=filled), at, PARTITIONS))
+            self._apply(teller.record(Row(row.line, row.what, row.which, values=filled), at, PARTITIONS), row.line)
         self.clock = max(self.clock, at)
 
-    def _apply(self, record: Record) -> None:
+    def _apply(self, record: Record, line: int) -> None:
         self.offset += 1
+        self.told_by[self.offset] = line
         item = Item(record._replace(offset=self.offset), record.log_time, self.learned)
         self.household.live([item], record.log_time, False)
 
@@ -194,7 +187,8 @@ class _Telling:
         loud = [one for n, one in enumerate(came) if one.what in ("shown", "message") and n not in mentioned]
         line = rows[-1].line if rows else self.scenario.line
         self.problems += [Problem(self.scenario.file, line, one.what,
-                                  f"nobody expected that {self._name(one.who)} gets {one.which} at {said(one.at)}") for one in loud]
+                                  f"nobody expected that {self._name(one.who)} gets {one.which} at {said(one.at)}: "
+                                  "if that is right, say so in a row here") for one in loud]
 
     def _row(self, row: Row, came: list[Came], mentioned: set[int]) -> str:
         who = row.who or SOMEBODY
@@ -203,7 +197,8 @@ class _Telling:
             inside = person is not None and row.which in person.segments
             if inside is (row.what == "is in"):
                 return ""
-            return f"{who} {'is not' if row.what == 'is in' else 'is'} in {row.which}"
+            return (Reasons(who, person, self.rules, self.clock, self.zero).why(row) if person is not None
+                    else f"{who} has not been here yet")
         if row.what == "nothing":
             return ""
         people = self.household.people()
@@ -223,7 +218,7 @@ class _Telling:
         if same:
             mentioned.update(n for n, _ in same)
             return "; ".join(self._differs(row, one) or "it came only once" for _, one in same)
-        return f"{row.which} did not come. " + self._why_not(row, person, came)
+        return f"{row.which} did not come. " + self._why_not(row, who, person, came)
 
     def _differs(self, row: Row, one: Came) -> str:
         """What is not as the row has it."""
@@ -247,30 +242,35 @@ class _Telling:
                     return f"its {word} is {text[:120]!r}"
             elif word == "because":
                 reason = because.reason if because is not None else ""
-                if not reason.startswith(rest):
-                    return f"it is held because {reason}: {because.detail}" if because is not None else "nobody knows"
+                if because is None or not reason.startswith(rest):
+                    more = because.detail if because is not None else ""
+                    return f"it was held because {reason}: {more}".rstrip(": ")
             elif word == "variant":
-                if because is None or because.variant != rest:
-                    return f"it is variant {because.variant if because is not None else ''}"
+                if because is None or rest not in (because.variant, *because.variant.split("/")):
+                    return f"it was variant {because.variant}" if because is not None else "it has no variants"
             elif isinstance(effect, CouponNews) and effect.what != word:
                 return f"it was {effect.what}"
-            elif isinstance(effect, Progress) and (effect.step != rest if word == "step" else effect.what != word):
-                return f"it was {effect.what} {effect.step}".rstrip()
+            elif isinstance(effect, Progress) and (
+                    effect.step != rest if word == "step" else effect.what != word or rest not in ("", effect.goal)):
+                return f"they came to {effect.step}" if effect.what == "step" else (
+                    f"they reached the goal {effect.goal}" if effect.what == "goal" else
+                    f"they {_MOVED.get(effect.what, effect.what)} at {said(one.at)}")
         return ""
 
-    def _why_not(self, row: Row, person: Person | None, came: list[Came]) -> str:
+    def _why_not(self, row: Row, who: str, person: Person | None, came: list[Came]) -> str:
         """Why something did not come, as well as it can be told."""
         held = [one for one in came if one.what == "held" and one.which == row.which]
         if held and isinstance(held[0].note.effect, Hold):
             because = held[0].note.effect.because
             return f"It was held at {said(held[0].at)} because {because.reason}: {because.detail}".rstrip(": ")
-        rule = self.rules.campaigns.get(row.which) or self.rules.segment.get(row.which)
-        if person is not None and rule is not None and row.what in ("shown", "message", "armed", "enters"):
-            _, failed = rule.explain(person, known(person), self.clock)
-            if failed:
-                return "What did not hold at the end: " + "; ".join(failed)
-            if row.what != "enters":
-                return "Its conditions hold now: its occasion did not come, or it came before they held."
+        key = person.id if person is not None else ""
+        others = [f"{one.what} at {said(one.at)}" + (f" to {self._name(one.who)}" if one.who != key else "")
+                  for one in came if one.which == row.which]
+        reasons = Reasons(who, person, self.rules, self.clock, self.zero).why(row) if person is not None else ""
+        if others and row.what not in ("enters", "leaves", "workflow"):
+            return f"What came of it: {', '.join(others)}." + (" " + reasons if "Exit Intent" in reasons else "")
+        if reasons:
+            return reasons
         others = [str(one) for one in came if one.what == row.what]
         return "What came: " + ", ".join(others) if others else "Nothing of the kind came."
 
@@ -296,17 +296,16 @@ def _words(note: Note) -> tuple[str, str] | None:
 
 
 def _begin(scenario: Scenario, rules: Rules) -> int:
-    starts = next((row.details[0] for row in scenario.rows if row.what == "given" and row.which == "starts"
-                   and row.details), BEGIN)
+    starts = next((str(given(row)) for row in scenario.rows if row.what == "given" and row.which == "starts"), BEGIN)
     moment = datetime.fromisoformat(starts).replace(tzinfo=ZoneInfo(rules.shop.timezone))
     return int(moment.timestamp() * 1000)
 
 
 def _model(scenario: Scenario) -> Model | None:
     """A model that gives everybody the score of the story."""
-    given = [row for row in scenario.rows if row.what == "given" and row.which == "score" and row.details]
-    if not given:
+    scores = [row for row in scenario.rows if row.what == "given" and row.which == "score"]
+    if not scores:
         return None
-    share = min(0.999, max(0.001, float(given[0].details[0])))
+    share = min(0.999, max(0.001, float(given(scores[0]))))
     quality = Quality(examples=1_000, positives=100, base_rate=0.1)
     return Model("propensity", 1, f"story-{share:g}", {}, intercept=math.log(share / (1 - share)), quality=quality)

@@ -14,11 +14,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 from domain import letter as letters
+from domain import reject as rejects
 from domain.effect import Row
 from domain.model import Model
 from domain.partition import partition_of
 from domain.record import Record
-from domain.streams import LETTERS
+from domain.reject import Reject
+from domain.streams import LETTERS, REJECTS
 from state import codec
 from state.desk import SOLD_OUT
 from state.person import Desk, Person
@@ -30,7 +32,8 @@ from state.tally import Tally
 
 HOT = 1 << 30
 """Nobody has to make room: there are few of them."""
-
+MOST_REFUSED = 100
+"""Records that could not be read which are kept, of one household."""
 
 CODES = 50
 """Codes that every desk has from the beginning, where desks are stocked."""
@@ -161,6 +164,8 @@ class Household:
         self.tally = tally or Tally()
         self.shards: dict[int, Shard] = {}
         self.letters = 0
+        self.refused: list[Reject] = []
+        """What could not be read, the first of it."""
         self._store = Scratch(rules.short if stocked else "")
         self._mail: list[Record] = []
         self._places: set[str] = set()
@@ -239,7 +244,9 @@ class Household:
         if len(shard.bugs) > bugs:  # it was applied again, without what failed: what counts is what was staged
             notes[began:] = _once(notes[began:], {row.id for row in batch.rows})
         for row in batch.rows:
-            if row.stream == LETTERS:
+            if row.stream == REJECTS and len(self.refused) < MOST_REFUSED:
+                self.refused.append(rejects.decode(row.body))
+            elif row.stream == LETTERS:
                 if self._places and (place := self._numbers.place(row.body)) in self._places:
                     self._kept[place] = Record(LETTERS, partition, 0, shard.head.clock, row.key, row.body)
                     continue

@@ -55,7 +55,14 @@ CANADA = ("| | | given | country | CA |", "| 0s | | does | Page Viewed | |", "| 
     ("| | | nothing | | |", "nobody expected that Ann gets welcome_canada at 60 s"),
     ("| | | is not in | new_visitors | |", "Ann is in new_visitors"),
     ("| | | is in | customers | |", "Ann is not in customers"),
-    ("| | | held | welcome_canada | |", "welcome_canada did not come"),
+    ("| | | held | welcome_canada | |", "welcome_canada did not come. What came of it: shown at 60 s."),
+    ("| | | shown | welcome_canada | variant mobile |", "it was variant default"),
+    ("| | | leaves | new_visitors | |", "leaves: new_visitors did not come. Ann is in new_visitors, since 0 s: "),
+    ("| | | shown | thank_you | |", 'Its occasion never came: no "Order Completed" so far.'),
+    ("| | | shown | need_a_hand | |", "Ann is not in hesitating_with_cart: what does not hold is cart"),
+    ("| | | message | cart_mail | |", "Ann never entered the workflow cart. Ann is not in cart_left_behind: what does"),
+    ("| | | workflow | welcome | entered |", 'Ann never entered the workflow welcome. "Consent Updated" lets'),
+    ("| | | coupon | winback | reserved |", "coupon: winback did not come. Nothing of the kind came."),
 ])
 def test_what_is_not_as_told_is_said(rules: Rules, row: str, said: str) -> None:
     found = wrong(rules, *CANADA, row)
@@ -74,11 +81,81 @@ def test_a_row_stands_for_one_happening(rules: Rules) -> None:
 
 
 @pytest.mark.parametrize(("row", "said"), [
+    ("| 0s | | does | Page Viewd | |", 'which: there is no event "Page Viewd"; did you mean "Page Viewed"?'),
+    ("| 0s | | does | Page Viewed | url /shop/ |", 'details: "url /shop/" is no property: write name=value'),
+    ("| 0s | | does | Message Opened | campaign=cart_male |",
+     'there is no campaign "cart_male"; did you mean "cart_mail"?'),
+    ("| 0s | | does | Order Completed | coupon={winbak} |", 'there are no coupons "winbak" in coupons/; did you mean'),
+    ("| | | shown | welcom_canada | |", 'there is no campaign "welcom_canada"; did you mean "welcome_canada"?'),
+    ("| | | shown | cart_mail | |", "what: cart_mail is written, by email: the word is `message`"),
+    ("| | | message | thank_you | |", "what: thank_you is shown on the site, as bar: the word is `shown`"),
+    ("| | | armed | thank_you | |", "what: thank_you is no exit offer"),
+    ("| | | shown | thank_you | as baner |", 'details: there is no "baner"; did you mean "banner"?'),
+    ("| | | shown | thank_you | titel contains x |",
+     'details: "titel contains x" says nothing here; did you mean "title"?'),
+    ("| | | shown | thank_you | title Thank |", 'should be written as "title contains …", is "title Thank"'),
+    ("| | | shown | thank_you | title=Thank |", 'says nothing here; did you mean "title contains Thank"?'),
+    ("| | | message | cart_mail | variant shrot |", 'cart_mail has no variant "shrot"; did you mean "short"?'),
+    ("| | | held | cart_mail | because limits |", 'there is no reason "limits"; did you mean "limit"?'),
+    ("| | | enters | custmers | |", 'there is no segment "custmers"; did you mean "customers"?'),
+    ("| | | is in | customers | because limit |", "details: nothing can be said about `is in` here: leave it empty"),
+    ("| | | coupon | winback | reservd |", 'there is no "reservd"; did you mean "reserved"?'),
+    ("| | | workflow | lamp | |", 'there is no workflow "lamp"; did you mean "lamps"?'),
+    ("| | | workflow | lamps | step visit |", 'lamps has no step "visit"; did you mean "visits"?'),
+    ("| | Bob | is in | customers | |", "who: Bob does nothing in this story; it is about Ann"),
+    ("| | | given | country | Canada |", 'details: should be a two-letter code such as CA, is "Canada"'),
+    ("| | | given | consent | granted |", "which: is missing a name: `consent email:marketing`"),
+    ("| | | given | consent emial:marketing | granted |", 'there is no channel "emial"; did you mean "email"?'),
+    ("| | | given | consent marketing | perhaps |", 'details: should be granted or denied, is "perhaps"'),
+    ("| | | given | device | fridge |", 'there is no "fridge"; possible are desktop, mobile'),
+    ("| | | given | score | high |", "details: should be how likely they are to buy, a number between 0 and 1"),
+    ("| | | given | starts | monday |", "details: should be a day and a time such as 2026-03-02 10:00"),
+    ("| | | given | timezone | Rome |", 'there is no time zone "Rome"'),
+    ("| | | given | customer | |", "details: is missing"),
+])
+def test_a_story_that_says_nothing_is_not_told(rules: Rules, row: str, said: str) -> None:
+    found = wrong(rules, CANADA[1], row)
+    assert len(found) == 1, found
+    assert found[0].startswith("s.md, line 6, ")
+    assert said in found[0]
+
+
+def test_an_event_that_would_be_refused_is_said(rules: Rules) -> None:
+    found = wrong(rules, CANADA[1], "| 5s | | does | Order Completed | total=abc |")
+    assert found == ["s.md, line 6, details: this event would be refused: properties.total: should be an amount of "
+                     "money, is 'abc'"]
+
+
+@pytest.mark.parametrize("row", [
+    "| | | given | score | 1 |", "| | | given | consent sms | no |", "| | | given | consent email:marketing | denied |",
+    "| | | given | starts | 2026-12-24 |", "| | | given | trait plan | gold |",
+    "| 0s | | does | logs in | customer=ann |",
+    "| 0s | Bob | does | Page Viewed | |", "| | | is not in | rfm_555 | |", "| | | is not in | funnel_paying | |",
+    "| | | not shown | cart_mail | |",
+])
+def test_what_can_be_told_is_told(rules: Rules, row: str) -> None:
+    assert wrong(rules, CANADA[1], row) == []
+
+
+def test_where_somebody_stands_in_a_workflow_is_said(rules: Rules) -> None:
+    found = wrong(
+        rules, "| | | given | customer | ann |", "| | | given | trait email | ann@shop.example |",
+        "| | | given | consent email:marketing | granted |",
+        "| 0s | | does | Product Added | product_id=p1, name=Mug, price=12, quantity=1 |", "| 1h | | time passes | | |",
+        "| | | message | cart_mail | |", "| 1d | | time passes | | |", "| | | message | cart_text | |")
+    assert len(found) == 1
+    assert found[0].startswith('s.md, line 12, message: cart_text did not come. Ann is at the step step_2 of the '
+                               'workflow cart and waits for event "Message Opened", until 25 hours.')
+
+
+@pytest.mark.parametrize(("row", "said"), [
     ("| 0s | | dose | Page Viewed | |", 's.md, line 5, what: there is no "dose"; did you mean "does"?'),
     ("| | | given | contry | CA |", '"contry" cannot be given; did you mean "country"?'),
     ("| soon | | does | Page Viewed | |", 'at: should be a duration'),
     ("| | | time passes | | |", "at: is missing: until when?"),
     ("| | | shown | | |", "which: is missing"),
+    ("| 5 | | does | Page Viewed | |", 'is "5"; did you mean "5s"?'),
+    ("| 5s | | does | Page Viewed | a=1 | b=2 |", "line 5: the row has 6 cells, and the heading of the table has 5"),
 ])
 def test_a_story_that_cannot_be_read_says_where(row: str, said: str) -> None:
     _, problems = scenario.read("s.md", HEAD + row)

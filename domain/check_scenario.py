@@ -1,0 +1,189 @@
+r"""Check of stories: names that the playbook does not have, words that say nothing, before a story is told.
+
+>>> from domain.scenario import read
+>>> stories, _ = read("a.md", "# A\n| at | what | which |\n|---|---|---|\n| 0s | does | Page Viewd |")
+>>> print(check_scenario(stories[0], Playbook())[0])
+a.md, line 4, which: there is no event "Page Viewd"; did you mean "Page Viewed"?
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from domain.campaign import OFF_SITE, ON_SITE
+from domain.event_names import meant
+from domain.known import Known
+from domain.playbook import Playbook
+from domain.problem import Problem
+from domain.reference import REASONS
+from domain.scenario import Row, Scenario, Value
+
+SOMEBODY = "Ann"
+"""Whose browser it is where a row does not say."""
+LOGS_IN = "logs in"
+
+DEVICES = ("desktop", "mobile", "tablet", "phone", "computer")
+ANSWERS = ("granted", "denied", "yes", "no", "true", "false", "refused")
+COUPON = ("reserved", "redeemed", "expired", "released")
+WAY = ("entered", "left", "finished", "goal", "step")
+SAID = ("as", "by", "title", "body", "variant", "because")
+"""First words of what can be said about a campaign."""
+
+_FOUND = Iterator[tuple[str, str]]
+
+
+def check_scenario(story: Scenario, playbook: Playbook) -> list[Problem]:
+    """Everything in a story that cannot be told, or would say nothing."""
+    known = Known(playbook, {})
+    people = {row.who or SOMEBODY for row in story.rows if row.what in ("does", "given")}
+    found = []
+    for row in story.rows:
+        found += [Problem(story.file, row.line, field, text) for field, text in _row(row, known)]
+        if row.who and row.who not in people:
+            found.append(Problem(story.file, row.line, "who", f"{row.who} does nothing in this story"
+                                 + (meant(row.who, people) or f"; it is about {', '.join(sorted(people))}")))
+    return found
+
+
+def _row(row: Row, known: Known) -> _FOUND:
+    if row.what == "given":
+        yield from _given(row, known)
+    elif row.what == "does":
+        yield from _does(row, known)
+    elif row.what in ("shown", "not shown", "held", "armed", "taken back", "message"):
+        yield from _campaign(row, known)
+    elif row.what in ("enters", "leaves", "is in", "is not in"):
+        yield from (("which", text) for _, text in known.segment_at((), row.which))
+        yield from _nothing_more(row)
+    elif row.what == "coupon":
+        yield from (("which", text) for _, text in known.pool_at((), row.which))
+        yield from _one_of(row.details, COUPON)
+    elif row.what == "workflow":
+        yield from _workflow(row, known)
+    else:
+        yield from _nothing_more(row)
+
+
+# -- what is given, and what they do -------------------------------------------------------------------------------
+
+
+def given(row: Row) -> Value:
+    """The value of a `given` row; empty when it has none."""
+    return row.details[0] if row.details else next(iter(row.values.values()), "")
+
+
+def _given(row: Row, known: Known) -> _FOUND:
+    name, _, about = row.which.partition(" ")
+    value = str(given(row))
+    if not value:
+        yield "details", "is missing: the value belongs into the column `details`"
+    elif name in ("trait", "consent") and not about:
+        yield "which", f"is missing a name: `{name} {'first_name' if name == 'trait' else 'email:marketing'}`"
+    elif name == "consent":
+        yield from (("which", text) for _, text in known.consent_at((), about))
+        if value.lower() not in ANSWERS:
+            yield "details", f'should be granted or denied, is "{value}"'
+    elif name == "country" and re.fullmatch("[A-Z]{2}", value) is None:
+        yield "details", f'should be a two-letter code such as CA, is "{value}"'
+    elif name == "device":
+        yield from _one_of((value,), DEVICES)
+    elif name == "score" and (re.fullmatch(r"[01]|0?\.\d+|1\.0+", value) is None):
+        yield "details", f'should be how likely they are to buy, a number between 0 and 1, is "{value}"'
+    elif name == "starts" and not _is_moment(value):
+        yield "details", f'should be a day and a time such as 2026-03-02 10:00, is "{value}"'
+    elif name == "timezone" and not _is_zone(value):
+        yield "details", f'there is no time zone "{value}"; they are called like Europe/Rome'
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_zone(text: str) -> bool:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def _does(row: Row, known: Known) -> _FOUND:
+    if row.which != LOGS_IN:
+        yield from (("which", text) for _, text in known.event_at((), row.which))
+    for detail in row.details:
+        yield "details", f'"{detail}" is no property: write name=value, with a comma between them'
+    for name, value in row.values.items():
+        if name == "campaign" and row.which.startswith(("Message ", "Offer ")):
+            yield from (("details", text) for _, text in known.campaign_at((), str(value)))
+        elif name == "coupon" and isinstance(value, str) and (pool := re.fullmatch(r"\{(.*)\}", value)):
+            yield from (("details", text) for _, text in known.pool_at((), pool[1]))
+
+
+# -- what must come of it ------------------------------------------------------------------------------------------
+
+
+def _campaign(row: Row, known: Known) -> _FOUND:
+    one = known.campaign.get(row.which)
+    if one is None:
+        yield from (("which", text) for _, text in known.campaign_at((), row.which))
+        return
+    if row.what == "shown" and not one.on_site:
+        yield "what", f"{row.which} is written, by {one.format}: the word is `message`"
+    elif row.what == "message" and one.on_site:
+        yield "what", f"{row.which} is shown on the site, as {one.format}: the word is `shown`"
+    elif row.what == "armed" and not one.trigger.exit_intent:
+        yield "what", f"{row.which} is no exit offer, and only those are held ready by the browser: the word is `shown`"
+    for name, value in row.values.items():
+        yield "details", f'"{name}={value}" says nothing here; did you mean "title contains {value}"?'
+    if row.what in ("not shown", "taken back"):
+        yield from _nothing_more(row)
+        return
+    for detail in row.details:
+        word, _, rest = detail.partition(" ")
+        if word in ("as", "by"):
+            yield from _one_of((rest,), (*ON_SITE, *OFF_SITE))
+        elif word in ("title", "body"):
+            if not rest.startswith("contains "):
+                yield "details", f'should be written as "{word} contains …", is "{detail}"'
+        elif word == "variant":
+            yield from _one_of(rest.split("/"), (*one.variants, "holdout", "default", *DEVICES[:3]),
+                               f"{row.which} has no variant")
+        elif word == "because":
+            if not any(reason.startswith(rest) or rest.startswith("missing ") for reason in REASONS):
+                yield "details", f'there is no reason "{rest}"' + (
+                    meant(rest, REASONS) or "; they are listed at the end of docs/playbook.md")
+        else:
+            yield "details", f'"{detail}" says nothing here' + (
+                meant(word, SAID) or "; possible are as FORMAT, by CHANNEL, title contains …, body contains …, "
+                                     "variant NAME, because REASON")
+
+
+def _workflow(row: Row, known: Known) -> _FOUND:
+    flows = {flow.name: flow for flow in known.playbook.workflows}
+    flow = flows.get(row.which)
+    if flow is None:
+        yield "which", f'there is no workflow "{row.which}"{meant(row.which, flows)}'
+        return
+    ids = [flow.id_of(n) for n in range(len(flow.steps))]
+    for detail in row.details:
+        word, _, rest = detail.partition(" ")
+        if word == "step":
+            yield from _one_of((rest,), ids, f"{row.which} has no step")
+        else:
+            yield from _one_of((word,), WAY)
+
+
+def _nothing_more(row: Row) -> _FOUND:
+    if row.details or row.values:
+        yield "details", f"nothing can be said about `{row.what}` here: leave it empty"
+
+
+def _one_of(words: Collection[str], allowed: Collection[str], no: str = "there is no") -> _FOUND:
+    for word in words:
+        if word not in allowed:
+            yield "details", f'{no} "{word}"{meant(word, allowed) or "; possible are " + ", ".join(allowed)}'

@@ -256,6 +256,8 @@ class Shard:
                 return
             self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
             return
+        if letter.kind not in desk.KINDS and person.rules != context.rules.short and person.rules:
+            self._look_again(person, context)
         context.begin(origin, self.head.clock, self.head.clock)
         if letter.kind in desk.KINDS:
             self._latest = person.id

@@ -12,66 +12,99 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import redis
 
+from domain import message as messages
 from domain import model as models
 from domain import outcome as outcomes
-from domain.action import channel
+from domain.action import Send, channel
+from domain.record import Outgoing
 from state import rerun as reruns
 from state.rules import rules_from
 from state.store_sqlite import SqliteStore
-from tests.system import House, house
+from tests import whole_playbook
+from tests.shards import record
+from tests.system import SECRETS, House, house
+from tests.whole_playbook import product
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 ROUNDS = int(os.environ.get("ATTIMO_CRASH_ROUNDS", "5"))
 
 EVENTS = ("Product Viewed", "Product Added", "Exit Intent", "Order Completed")
-SHOP = """
-currency = "EUR"
-timezone = "Europe/Rome"
-"""
-CAMPAIGN = """
-name = "added"
-format = "bar"
-valid_for = "10m"
-[trigger]
-event = "Product Added"
-[content.default]
-title = "It is in your cart"
-"""
+STREAMS = ("actions", "outcomes", "messages")
+"""What is decided."""
 
 
 @pytest.fixture
 def playbook(tmp_path: Path) -> Path:
-    """A shop that says something at every product added, without a limit: what must come out can be counted."""
-    folder = tmp_path / "shop"
-    (folder / "campaigns").mkdir(parents=True)
-    (folder / "shop.toml").write_text(SHOP)
-    (folder / "campaigns" / "added.toml").write_text(CAMPAIGN)
-    return folder
+    """A shop with one of everything, without a limit: what must come out can be counted."""
+    return whole_playbook.write(tmp_path / "shop")
+
+
+class Listener:
+    """A plain subscriber of every channel: what it hears, it notes."""
+
+    def __init__(self, url: str, shop: str) -> None:
+        self.heard: list[str] = []
+        self.told: dict[str, tuple[str, str]] = {}
+        self.codes: dict[str, str] = {}
+        """What was sent and not yet answered: action id -> (who, campaign); and the code that somebody was offered."""
+        self._redis = redis.Redis.from_url(url)
+        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
+        self._pubsub.psubscribe(**{channel(shop, "*"): self._note})
+        self._thread = self._pubsub.run_in_thread(sleep_time=0.01)
+
+    def _note(self, message: dict[str, bytes]) -> None:
+        plain = msgspec.json.decode(message["data"])
+        if plain["type"] == "send":
+            self.heard.append(plain["id"])
+            self.told[plain["id"]] = (plain["anonymous_id"], plain["campaign"])
+            if code := plain["content"].get("coupon"):
+                self.codes[plain["anonymous_id"]] = code
+
+    def close(self) -> None:
+        self._thread.stop()
+        self._thread.join(5)
+        self._redis.close()
 
 
 class Crowd:
-    """People who put things into their carts, and send every message until it is accepted (and some of them twice)."""
+    """People who put things into their carts, see what they are shown, use their coupons, log in now and then; and who
+    send every message until it is accepted (and some of them twice).
+    """
 
-    def __init__(self, house: House, seed: int, people: int = 40) -> None:
-        self.house, self.random = house, random.Random(seed)
+    def __init__(self, house: House, seed: int, listener: Listener, people: int = 40) -> None:
+        self.house, self.random, self.listener = house, random.Random(seed), listener
         self.people = [f"visitor-{seed}-{n}" for n in range(people)]
+        self.logins = self.people[::8]
+        self.known: set[str] = set()
         self.accepted: dict[str, tuple[str, str]] = {}
         self.stop = threading.Event()
         self.failures: list[BaseException] = []
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.n = 0
 
-    def message(self) -> dict[str, object]:
+    def message(self) -> dict[str, Any]:
         who, self.n = self.random.choice(self.people), self.n + 1
+        if who not in self.known:
+            self.known.add(who)
+            return {"type": "identify", "messageId": f"m-{who}-{self.n}", "anonymousId": who,
+                    "traits": {"email": f"{who}@x.example"}}
         event = self.random.choice(EVENTS)
-        cup = {"product_id": f"p{self.n % 7}", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
-        order = {"order_id": f"o-{who}-{self.n}", "revenue": 9.5, "currency": "EUR", "products": [cup]}
-        properties = {"Exit Intent": {}, "Order Completed": order}.get(event, cup)
+        cup = product(self.n)
+        properties: dict[str, Any] = {} if event == "Exit Intent" else cup
+        if event == "Order Completed":
+            properties = {"order_id": f"o-{who}-{self.n}", "revenue": 9.5, "currency": "EUR", "products": [cup]}
+            if code := self.listener.codes.get(who):
+                properties["coupon"] = code
+        elif self.listener.told and self.random.random() < 0.3:
+            action = self.random.choice(list(self.listener.told))
+            who, campaign = self.listener.told.pop(action)
+            event, properties = "Offer Shown", {"action_id": action, "campaign": campaign}
         return {"type": "track", "event": event, "messageId": f"m-{who}-{self.n}", "anonymousId": who,
                 "properties": properties}
 
@@ -80,8 +113,16 @@ class Crowd:
         self.house.post("/v1/batch", {"batch": batch})
         if self.random.random() < 0.3:
             self.house.post("/v1/batch", {"batch": batch})
+        self._note(batch)
+        if self.n > 200 and self.logins and self.random.random() < 0.1:
+            who = self.logins.pop()
+            login = {"type": "identify", "messageId": f"m-{who}-login", "anonymousId": who, "userId": f"user-{who}"}
+            self.house.post("/v1/batch", {"batch": [login]}, key=SECRETS["ATTIMO_SERVER_KEY"])
+            self._note([login])
+
+    def _note(self, batch: list[dict[str, Any]]) -> None:
         for one in batch:
-            self.accepted[str(one["messageId"])] = (str(one["anonymousId"]), str(one["event"]))
+            self.accepted[one["messageId"]] = (one["anonymousId"], one.get("event", "Identified"))
 
     def has(self, count: int) -> bool:
         """Whether so many messages were accepted."""
@@ -105,44 +146,48 @@ class Crowd:
         assert not self.failures, self.failures[0]
 
 
-class Listener:
-    """A plain subscriber of every channel: what it hears, it notes."""
-
-    def __init__(self, url: str, shop: str) -> None:
-        self.heard: list[str] = []
-        self._redis = redis.Redis.from_url(url)
-        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
-        self._pubsub.psubscribe(**{channel(shop, "*"): self._note})
-        self._thread = self._pubsub.run_in_thread(sleep_time=0.01)
-
-    def _note(self, message: dict[str, bytes]) -> None:
-        plain = msgspec.json.decode(message["data"])
-        if plain["type"] == "send":
-            self.heard.append(plain["id"])
-
-    def close(self) -> None:
-        self._thread.stop()
-        self._thread.join(5)
-        self._redis.close()
-
-
-def check(house: House, crowd: Crowd, heard: list[str]) -> None:
-    """Every accepted message folded exactly once; `actions` holds each send once after de-duplication, none missing."""
-    house.wait(house.drained, "everything is applied and published", 60)
+def check(house: House, crowd: Crowd) -> None:
+    """Every accepted message folded exactly once; each decision stands in the log once after de-duplication, none
+    missing; the laws of everything that was decided.
+    """
+    settle(house)
     assert [record.value for record in house.records("rejects")] == [], house.logs()
     persons = house.persons()
-    expected: Counter[tuple[str, str]] = Counter(crowd.accepted.values())
-    found = Counter({(name[2:], event): count.n for name, person in persons.items()
-                     for event, count in person.own().counts.items() if event in EVENTS})
+    expected = Counter(one for one in crowd.accepted.values() if one[1] in EVENTS)
+    found = Counter[tuple[str, str]]()
+    for name, person in persons.items():
+        for facts in person.facets.values():
+            found.update({(name[2:].removeprefix("user-"), event): count.n for event, count in facts.counts.items()
+                          if event in EVENTS})
     assert found == expected
-    told = Counter(record.value for record in house.records("actions", "outcomes"))
-    decided = {msgspec.json.decode(body)["id"]: body for body in told}
-    assert len(decided) == len(told), "one id, two decisions"
+    told = told_and_told_again(house)
+    actions = whole_playbook.decided(told["actions"])
+    sends = [one for one in actions if isinstance(one, Send)]
+    assert {who for who, event in expected if event == "Product Added"} == {
+        one.anonymous_id for one in sends if one.campaign == "added"}
+    assert set(crowd.listener.heard) == {one.id for one in sends}, "what was heard is not what was decided"
+    assert whole_playbook.each_run_reaches_its_goal_once(actions)
+    assert whole_playbook.each_code_is_one_persons(actions, persons.values()) >= len(
+        {who for who, event in expected if event == "Product Viewed"})
+    assert whole_playbook.each_message_is_written_once(map(messages.decode, told["messages"]), house.folder / "outbox")
+    whole_playbook.each_goal_is_told_once(map(outcomes.decode, told["outcomes"]))
+    whole_playbook.one_variant_each(actions)
+
+
+def settle(house: House) -> None:
+    """Until all that was said is applied and answered for, and time alone will change nothing for a while."""
+    house.wait(house.drained, "everything is applied and published", 60)
+    house.wait(lambda: whole_playbook.settled(house.persons(), time.time_ns() // 1_000_000), "everything is at rest")
+    house.wait(house.drained, "what channels report is applied", 60)
+
+
+def told_and_told_again(house: House) -> dict[str, set[bytes]]:
+    """What was decided, by stream: each id once, and the same when the recorded turns are run again."""
+    told = {stream: {record.value for record in house.records(stream)} for stream in STREAMS}
+    decided = {msgspec.json.decode(body)["id"]: body for bodies in told.values() for body in bodies}
+    assert len(decided) == sum(map(len, told.values())), "one id, two decisions"
     assert decided == rerun(house)
-    sends = {known for known, body in decided.items() if body.startswith(b'{"type":"send"')}
-    assert {who for who, event in crowd.accepted.values() if event == "Product Added"} == {
-        msgspec.json.decode(decided[known])["anonymous_id"] for known in sends}
-    assert set(heard) == sends, "what was heard is not what was decided"
+    return told
 
 
 def rerun(house: House) -> dict[str, bytes]:
@@ -158,10 +203,11 @@ def rerun(house: House) -> dict[str, bytes]:
             rows = reruns.rerun(
                 partition, turns, log.fetch, again, STEPS, house.settings.partitions,
                 lambda known: rules_from(store.kept("playbook", known) or b""), lambda known: model_of(store, known),
+                SECRETS["ATTIMO_SECRET"].encode(),
                 warmed=lambda p, before, rules, head: warm_up.again(p, before, rules, head, log.fetch))
             assert again.persons(partition) == store.persons(partition)
             again.close()
-            decided.update({row.id: row.body for row in rows if row.stream in ("actions", "outcomes")})
+            decided.update({row.id: row.body for row in rows if row.stream in STREAMS})
     store.close()
     return decided
 
@@ -173,7 +219,7 @@ def model_of(store: SqliteStore, known: str) -> models.Model | None:
 
 @pytest.fixture
 def home(tmp_path: Path, playbook: Path) -> Iterator[House]:
-    with house(tmp_path / "data", playbook) as made:
+    with house(tmp_path / "data", playbook, partitions=8) as made:
         yield made
 
 
@@ -188,32 +234,34 @@ def listener(home: House) -> Iterator[Listener]:
 @pytest.mark.parametrize("nth", [1, 7])
 def test_the_onsite_flow_dies_at_a_failpoint(home: House, listener: Listener, point: str, nth: int) -> None:
     home.start("edge")
+    home.start("outreach")
     home.start("onsite", crash_at=f"{point}#{nth}")
-    with Crowd(home, seed=nth) as crowd:
-        assert home.died("onsite") == 137
+    with Crowd(home, nth, listener) as crowd:
+        assert home.died("onsite") == 137, home.logs()
         home.start("onsite")
         time.sleep(1)
-    check(home, crowd, listener.heard)
+    check(home, crowd)
     assert home.stop("onsite") == 0
 
 
 def test_the_collector_dies_between_log_and_answer(home: House, listener: Listener) -> None:
     home.start("onsite")
+    home.start("outreach")
     home.start("edge", crash_at="collector:after_append#3")
-    with Crowd(home, seed=3) as crowd:
-        assert home.died("edge") == 137
+    with Crowd(home, 3, listener) as crowd:
+        assert home.died("edge") == 137, home.logs()
         home.start("edge")
         time.sleep(1)
-    check(home, crowd, listener.heard)
+    check(home, crowd)
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_killed_at_random_under_load(home: House, listener: Listener, seed: int) -> None:
     chance = random.Random(1_000 + seed)
-    names = ["edge", "onsite", "learning"]
+    names = ["edge", "onsite", "learning", "outreach"]
     for name in names:
         home.start(name)
-    with Crowd(home, seed=100 + seed) as crowd:
+    with Crowd(home, 100 + seed, listener) as crowd:
         for done in range(4):
             # On a busy machine little gets through between two kills: the count decides, not the time.
             home.wait(partial(crowd.has, 30 * (done + 1)), "messages come in")
@@ -221,10 +269,69 @@ def test_killed_at_random_under_load(home: House, listener: Listener, seed: int)
             name = chance.choice(names)
             home.kill(name)
             home.start(name)
-    check(home, crowd, listener.heard)
-    ended = {outcomes.decode(record.value).id for record in home.records("outcomes")}
+    check(home, crowd)
+    ended = {one.id for record in home.records("outcomes") if (one := outcomes.decode(record.value)).kind != "goal"}
     home.wait(lambda: learned(home) == len(ended), "every outcome is learned, once")
-    assert [home.stop(name) for name in names] == [0, 0, 0]
+    assert [home.stop(name) for name in names] == [0, 0, 0, 0]
+
+
+GROUPS = ("cups", "mugs", "pots")
+COUNTS = """
+when = {{ did = {{ event = "Product Viewed", at_least = 3, within = "1d", where = {{ category = "{group}" }} }} }}
+"""
+
+
+def test_killed_while_a_playbook_is_swapped(tmp_path: Path, playbook: Path) -> None:
+    """Each playbook counts something new, and the process dies three times on the way: while the log is read for it,
+    before it goes live, and while people are looked at again. Nobody loses what the log holds of them.
+    """
+    with house(tmp_path / "data", playbook, partitions=2) as home:
+        seen: Counter[tuple[str, str]] = Counter()
+        visit(home, seen, 1_100)
+        home.start("onsite")
+        home.wait(home.drained, "everything is applied")
+        for n, (group, point) in enumerate(zip(GROUPS, ("warming#2", "swapping", "sweeping#2"), strict=True)):
+            home.kill("onsite")
+            (playbook / "segments" / f"{group}.toml").write_text(COUNTS.format(group=group))
+            visit(home, seen, 100)
+            home.start("onsite", crash_at=f"onsite:{point}")
+            assert home.died("onsite") == 137, home.logs()
+            assert not swept(home, n + 1), "it has died on the way"
+            visit(home, seen, 100)
+            home.start("onsite")
+            home.wait(partial(swept, home, n + 1), "it is live")
+        settle(home)
+        for name, person in home.persons().items():
+            if name[:2] in ("a:", "u:") and not person.alias_of:
+                who = name[2:].removeprefix("user-")
+                assert set(GROUPS) & person.segments.keys() == {one for one in GROUPS if seen[who, one] >= 3}, name
+        assert all(0 < sum([seen[f"v{n}", one] >= 3 for n in range(260)]) < 260 for one in GROUPS)
+        told_and_told_again(home)
+        assert home.stop("onsite") == 0
+
+
+def visit(home: House, seen: Counter[tuple[str, str]], times: int) -> None:
+    """So many visits, straight into the log: people look at things, and some log in."""
+    chance = random.Random(seen.total())
+    with home.log() as log:
+        for n in range(seen.total(), seen.total() + times):
+            who, group = f"v{chance.randrange(260)}", chance.choice(GROUPS)
+            user = {"userId": f"user-{who}"} if n % 40 == 7 else {}
+            one = record(who, "Product Viewed", messageId=f"m{n}", properties=product(n, category=group), **user)
+            log.append([Outgoing(one.stream, one.key, one.value)])
+            seen[who, group] += 1
+
+
+def swept(home: House, groups: int) -> bool:
+    """Whether a playbook that counts so many groups is live, and everybody was looked at with it."""
+    store = home.store()
+    try:
+        heads = [store.head(p) for p in range(home.settings.partitions)]
+        live = rules_from(store.kept("playbook", (store.kept("live", "playbook") or b"").decode()) or b"")
+        return (len(live.segment.keys() & set(GROUPS)) == groups
+                and all(head.sweep is None and head.rules == live.short for head in heads))
+    finally:
+        store.close()
 
 
 def learned(home: House) -> int:

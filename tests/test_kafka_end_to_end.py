@@ -18,8 +18,9 @@ from domain.action import channel
 from state.view import known
 from tests.kafka_broker import Broker, running_broker
 from tests.support import redis_server
+from tests import whole_playbook
 from tests.system import House
-from tests.test_crash import CAMPAIGN, SHOP, Crowd, Listener, check
+from tests.test_crash import Crowd, Listener, check
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
@@ -34,13 +35,10 @@ def broker() -> Iterator[Broker]:
 @pytest.fixture
 def home(tmp_path: Path, broker: Broker, request: pytest.FixtureRequest) -> Iterator[House]:
     """The on-site flow over Kafka, in a shop of the test's own."""
-    folder = tmp_path / "shop"
-    (folder / "campaigns").mkdir(parents=True)
-    (folder / "shop.toml").write_text(SHOP)
-    (folder / "campaigns" / "added.toml").write_text(CAMPAIGN)
+    folder = whole_playbook.write(tmp_path / "shop")
     shop = request.node.name.replace("_", "").replace("[", "").replace("]", "")[:40]
     with redis_server() as redis:
-        made = House(tmp_path / "data", redis, folder, log=f"kafka://{broker.bootstrap}", shop=shop)
+        made = House(tmp_path / "data", redis, folder, log=f"kafka://{broker.bootstrap}", shop=shop, partitions=8)
         create_topics(made.settings)
         try:
             yield made
@@ -93,11 +91,13 @@ def test_kcat_in_and_redis_cli_out(home: House, broker: Broker) -> None:
 
 
 def test_killed_on_kafka_too(home: House) -> None:
+    """With workflows and coupons, and messages that go out by way of the topics `messages` and `people`."""
     home.start("edge")
+    home.start("outreach")
     listener = Listener(home.settings.redis, home.settings.shop)
     home.start("onsite", crash_at="onsite:after_commit#5")
-    with Crowd(home, seed=5) as crowd:
-        assert home.died("onsite", 60) == 137
+    with Crowd(home, 5, listener) as crowd:
+        assert home.died("onsite", 60) == 137, home.logs()
         home.start("onsite")
         time.sleep(1)
         home.kill("onsite")
@@ -105,5 +105,5 @@ def test_killed_on_kafka_too(home: House) -> None:
         home.start("onsite")
         home.start("edge")
         time.sleep(2)
-    check(home, crowd, listener.heard)
+    check(home, crowd)
     listener.close()

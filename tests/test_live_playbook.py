@@ -142,11 +142,11 @@ def test_a_playbook_that_follows_before_everybody_was_looked_at_with_the_last_on
     worker = Worker(place)
     assert set(worker.playbook.rules.segment) == {"cups", "mugs", "pots"}
     worker.sweeps()
-    assert place.members() == dict.fromkeys(EVERYBODY, {"cups", "mugs", "pots"})
+    assert place.members() == {key: {"cups", "mugs", "pots"} for key in EVERYBODY}
     place.counts("mugs", "pots")  # counts nothing new
     worker.sees("mugs", "pots")
     worker.sweeps()
-    assert place.members() == dict.fromkeys(EVERYBODY, {"mugs", "pots"})
+    assert place.members() == {key: {"mugs", "pots"} for key in EVERYBODY}
     assert place.same_again()
 
 
@@ -163,7 +163,7 @@ def test_a_playbook_that_counts_nothing_new_does_not_end_what_is_under_way(tmp_p
     worker.dies()
     worker = Worker(place)
     worker.sweeps()
-    assert place.members() == dict.fromkeys(EVERYBODY, {"mugs"})
+    assert place.members() == {key: {"mugs"} for key in EVERYBODY}
     assert place.same_again()
 
 
@@ -184,7 +184,7 @@ def test_a_worker_that_died_while_another_one_swapped_makes_it_good(tmp_path: Pa
     assert set(workers[1].playbook.rules.segment) == {"cups", "mugs"}, "it is live, as far as it can see"
     for worker in workers:
         worker.sweeps()
-    assert place.members() == dict.fromkeys(EVERYBODY, {"cups", "mugs"})
+    assert place.members() == {key: {"cups", "mugs"} for key in EVERYBODY}
     assert partition_of(b"v0", PARTITIONS) != partition_of(b"v1", PARTITIONS), "both have something to lose"
     assert place.same_again()
     workers[0].dies()

@@ -127,7 +127,7 @@ REASONS = {
     "not_on_site": "no browser of theirs is open",
     "quiet_hours": "nobody is written to at this hour; it is decided again when the quiet hours end",
     "holdout": "they are among those who never get this campaign, so that its effect can be told",
-    "global_holdout": "they are among those who get nothing but `service`, so that the effect of everything can be told",
+    "global_holdout": "they are among those who get nothing but `service`, so that the effect of it all can be told",
     "missing …": "the words need a value that is not known",
     "template": "the words could not be made; the detail says why",
     "coupon_first_order": "the coupon is for a first order, and they have ordered",

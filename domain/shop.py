@@ -99,8 +99,9 @@ class Consent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     default: Annotated[Answer, Meta(description="for every purpose that is not named")] = "granted"
     purposes: Annotated[
-        dict[str, Answer], Meta(max_length=50, description='purposes of your own, or on one channel: { profiling = "denied", '
-                                     '"email:marketing" = "denied" }')
+        dict[str, Answer],
+        Meta(max_length=50, description='purposes of your own, or on one channel: { profiling = "denied", '
+             '"email:marketing" = "denied" }'),
     ] = {}
 
 

@@ -12,7 +12,7 @@ from state.context import Context
 from state.days import local_day
 from state.decisions import remember_shown
 from state.experiments import side_of
-from state.person import Person, Reserved, Said, Session
+from state.person import Armed, Person, Reserved, Said, Session
 from state.view import known
 
 RESERVED_TIMER = "reserved:"
@@ -40,8 +40,8 @@ def shown(person: Person, action_id: str, campaign: str, context: Context) -> bo
     so, so nothing of it is taken for granted: of an action that is known, its own campaign counts. What fills a slot
     again on another page of the visit, and says the same, is news and is not counted again.
     """
-    campaign = next((one.campaign for one in (*person.reserved, *person.armed.values())
-                     if one.action_id == action_id), campaign)
+    known_here: list[Reserved | Armed] = [*person.reserved, *person.armed.values()]
+    campaign = next((one.campaign for one in known_here if one.action_id == action_id), campaign)
     last = person.decisions.get(campaign)
     if last is not None and last.kind == "shown" and last.action_id == action_id:
         return False

@@ -316,7 +316,7 @@ def visit(home: House, seen: Counter[tuple[str, str]], times: int) -> None:
     with home.log() as log:
         for n in range(seen.total(), seen.total() + times):
             who, group = f"v{chance.randrange(260)}", chance.choice(GROUPS)
-            user = {"userId": f"user-{who}"} if n % 40 == 7 else {}
+            user: dict[str, Any] = {"userId": f"user-{who}"} if n % 40 == 7 else {}
             one = record(who, "Product Viewed", messageId=f"m{n}", properties=product(n, category=group), **user)
             log.append([Outgoing(one.stream, one.key, one.value)])
             seen[who, group] += 1

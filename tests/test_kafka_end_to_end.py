@@ -16,9 +16,9 @@ from confluent_kafka import Producer
 from connectors.kafka_topics import create_topics
 from domain.action import channel
 from state.view import known
+from tests import whole_playbook
 from tests.kafka_broker import Broker, running_broker
 from tests.support import redis_server
-from tests import whole_playbook
 from tests.system import House
 from tests.test_crash import Crowd, Listener, check
 

@@ -174,7 +174,8 @@ def test_a_letter_to_who_was_not_looked_at_yet_does_not_stand_in_its_way(tmp_pat
                    for p, kind in enumerate(("visitor", "user")))
     shop = Shop(tmp_path, rules(OLD))
     seen = {"product_id": "p", "category": "mugs"}
-    for more in ({}, {"userId": there}):
+    logins: tuple[dict[str, Any], ...] = ({}, {"userId": there})
+    for more in logins:
         shop.happens(record(here, "Product Viewed", properties=seen, **more))
         shop.reads()
     shop.swaps(rules(NEW), tick=False)

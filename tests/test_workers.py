@@ -14,9 +14,9 @@ from domain.settings import Settings
 from domain.streams import stream_of
 from state import codec
 from state.view import known
+from tests import whole_playbook
 from tests.shards import record
 from tests.system import House, house
-from tests.test_crash import CAMPAIGN, SHOP
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
@@ -56,9 +56,7 @@ def run(tmp_path: Path, name: str, log: Path, processes: list[list[str]]) -> tup
 
 
 def test_the_same_answers_however_the_work_is_shared(tmp_path: Path) -> None:
-    (tmp_path / "shop" / "campaigns").mkdir(parents=True)
-    (tmp_path / "shop" / "shop.toml").write_text(SHOP)
-    (tmp_path / "shop" / "campaigns" / "added.toml").write_text(CAMPAIGN)
+    whole_playbook.write(tmp_path / "shop")
     log = written(tmp_path / "log")
     alone = run(tmp_path, "alone", log, [["attimo", "run", "onsite"]])
     shared = run(tmp_path, "shared", log, [["attimo", "run", "onsite", "--worker", f"{i}/2"] for i in range(2)])

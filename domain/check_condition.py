@@ -80,19 +80,19 @@ def _walk(part: Any, path: Path, depth: int) -> Iterator[tuple[Path, Any, int]]:
     yield path, part, depth
     if depth > DEEPEST:
         return
-    for field in msgspec.structs.fields(part):
-        value = getattr(part, field.name)
+    for field, name in zip(part.__struct_fields__, part.__struct_encode_fields__, strict=True):
+        value = getattr(part, field)
         deeper = depth + isinstance(value, Condition)
         if isinstance(value, msgspec.Struct):
-            yield from _walk(value, (*path, field.encode_name), deeper)
+            yield from _walk(value, (*path, name), deeper)
         elif isinstance(value, tuple):
             for n, one in enumerate(value):
                 if isinstance(one, msgspec.Struct):
-                    yield from _walk(one, (*path, field.encode_name, n), depth + isinstance(one, Condition))
+                    yield from _walk(one, (*path, name, n), depth + isinstance(one, Condition))
         elif isinstance(value, dict):
-            for name, one in value.items():
+            for key, one in value.items():
                 if isinstance(one, msgspec.Struct):
-                    yield from _walk(one, (*path, field.encode_name, name), depth)
+                    yield from _walk(one, (*path, name, key), depth)
 
 
 def must(when: Condition, path: Path = ()) -> Iterator[tuple[Path, Condition]]:

@@ -1,7 +1,8 @@
 """The log on Kafka: topics "{shop}.{stream}", for production and for more than one machine.
 
 Log time is the broker's append time. A record may bring its own in the header `attimo-log-time`: recorded history and
-effects do. It counts only between the history markers of its partition, and never for more than the append time.
+effects do. In letters it counts (so that they have the same time whenever they are read again), in public streams only
+between the history markers of its partition; and never for more than the append time.
 
 Reading is in `log_kafka_reader.py`; the topics and their settings in `kafka_topics.py`.
 """

@@ -212,7 +212,7 @@ class KafkaReader:
                 shard.mark(stream, None if marker.ended else marker.reached)
                 self._held.add(shard)
                 log_time = _recorded(message, stream, log_time)
-            elif not shard.live and (shard.in_history() if stream.stream not in PUBLIC else stream.reached is not None):
+            elif stream.stream not in PUBLIC or (not shard.live and stream.reached is not None):
                 log_time = _recorded(message, stream, log_time)
             stream.seen = log_time = max(stream.seen, log_time)
             record = Record(stream.stream, stream.partition, offset, log_time, key, value)
@@ -330,7 +330,9 @@ class KafkaReader:
 
 
 def _recorded(message: Message, stream: Stream, appended: int) -> int:
-    """The log time inside recorded history: the one the record brings along, else that of the record before it."""
+    """The log time of a letter, and inside recorded history: the one the record brings along, else that of the record
+    before it.
+    """
     given = given_time(message.headers(), appended)
     if given is not None:
         return given

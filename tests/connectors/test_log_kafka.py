@@ -80,17 +80,26 @@ def test_a_topic_with_the_producers_time_is_refused(broker: str) -> None:
         create_topics(Settings(log=f"kafka://{broker}", shop="theirs", partitions=3))
 
 
-def test_a_header_counts_only_in_history(kafka: Settings, log: KafkaLog, broker: str) -> None:
-    """Whoever writes to a topic cannot set the clock."""
+def test_a_header_counts_in_letters_and_in_public_streams_only_in_history(
+    kafka: Settings, log: KafkaLog, broker: str
+) -> None:
+    """Whoever writes to a public topic cannot set the clock. A letter has the time it was written at, whenever it is
+    read, so that a re-run finds the clock where it was; never one that is still to come.
+    """
     producer = Producer({"bootstrap.servers": broker})
     producer.produce(f"{kafka.shop}.clicks", value=b"{}", key=b"a", partition=0, headers={"attimo-log-time": "5"})
+    producer.produce(f"{kafka.shop}.letters", value=b"{}", key=b"a", partition=1, headers={"attimo-log-time": "9" * 16})
     producer.flush(10)
-    log.append([Outgoing("letters", b"a", b"{}", 0, 7)])
+    log.append([Outgoing("letters", b"a", b"{}", 0, 7), Outgoing("letters", b"a", b"{}", 0, 6)])
     with closing(log.reader(PLACES, {})) as reader:
         records: list[Record] = []
-        while len(records) < 2:
+        while len(records) < 4:
             records += reader.poll(10, 0.1)
-    assert all(record.log_time > 1_600_000_000_000 for record in records)
+    times = {(record.stream, record.partition, record.offset): record.log_time for record in records}
+    assert (times["letters", 0, 0], times["letters", 0, 1]) == (7, 7), "they never fall within a partition"
+    assert all(1_600_000_000_000 < times[place] < 4_000_000_000_000 for place in (("clicks", 0, 0), ("letters", 1, 0)))
+    fetched = [*log.fetch(("letters", 0), 0, 1), *log.fetch(("letters", 1), 0, 0)]
+    assert [record.log_time for record in fetched] == [7, 6, times["letters", 1, 0]]
 
 
 def test_transactions_of_a_producer_are_read_when_they_are_committed(

@@ -3,11 +3,13 @@
     folder ─▶ read and checked ─▶ what it counts anew is gathered from the log (flows/warm_up.py) ─▶ swapped in
        └─ broken: the last good one stays live
 
+Reading and making ready takes long where there are very many campaigns: then it is done in a thread beside the batches.
 What is live is kept in the store by its content hash, so that every decision can be made again with it.
 """
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -27,6 +29,9 @@ from state.store import Store
 from state.sweep import short_of
 from state.warmth import Warm, missing, pack, together, unpack
 
+BIG = 500
+"""Segments and campaigns of a playbook whose successor is read beside the batches: it would hold them up."""
+
 logger = structlog.get_logger()
 
 
@@ -38,13 +43,15 @@ class LivePlaybook:
         self._log, self._store, self._secret = log, store, secret
         self._warming: WarmUp | None = None
         self._next: Rules | None = None
+        self._beside = ThreadPoolExecutor(1, "playbook")
+        self._reading: Future[Rules | None] | None = None
         self.rules = self._first()
 
     def _first(self) -> Rules:
         """What was live last, if there was anything; the folder's follows, at once unless it must warm up."""
         live = self._kept()
         try:
-            rules = self._succeeding(self.watcher.first())
+            rules = self._succeeding(self.watcher.first(), self._source())
         except PlaybookError as broken:
             if live is None:
                 raise
@@ -67,12 +74,17 @@ class LivePlaybook:
                            "there leaves it", because=str(strange))
             return None
 
-    def _succeeding(self, playbook: Playbook) -> Rules:
-        """The rules of a playbook, together with the workflows that people may still be in: those of the one that was
-        live last. PlaybookError when it cannot be used here.
-        """
+    def _source(self, live: Rules | None = None) -> bytes | None:
+        """The bytes of the playbook that was live last, here or in another worker."""
         last = self._store.kept("live", "playbook")
-        source = self._store.kept("playbook", last.decode()) if last else None
+        if live is not None and last == live.hash.encode():
+            return live.source
+        return self._store.kept("playbook", last.decode()) if last else None
+
+    def _succeeding(self, playbook: Playbook, source: bytes | None) -> Rules:
+        """The rules of a playbook, together with the workflows that people may still be in: those of the one that was
+        live last (`source`). PlaybookError when it cannot be used here.
+        """
         if source is not None:
             try:
                 playbook = succeed(playbooks.decode(source), playbook)
@@ -95,13 +107,11 @@ class LivePlaybook:
 
     def look(self, shards: Mapping[int, Shard]) -> bool:
         """See whether the folder has changed; whether another playbook is live from now on."""
-        changed = self.watcher.poll(time.monotonic())
-        if changed is not None:
-            try:
-                self._next = self._succeeding(changed)
-            except PlaybookError as wrong:
-                logger.warning("the playbook cannot be used here, the last good one stays live", problems=str(wrong))
-                return False
+        try:
+            self._next = self._changed() or self._next
+        except PlaybookError as wrong:
+            logger.warning("the playbook cannot be used here, the last good one stays live", problems=str(wrong))
+            return False
         if self._next is None:
             return False
         rules, self._next = self._next, None
@@ -116,6 +126,22 @@ class LivePlaybook:
             return False
         self._swap(rules, {}, shards)
         return True
+
+    def _changed(self) -> Rules | None:
+        """The rules of a folder that has changed, once they are ready. PlaybookError when they cannot be used here."""
+        if self._reading is None:
+            now, source = time.monotonic(), self._source(self.rules)
+            if len(self.rules.campaigns) + len(self.rules.segments) < BIG:
+                return self._read(now, source)
+            self._reading = self._beside.submit(self._read, now, source)
+        if not self._reading.done():
+            return None
+        reading, self._reading = self._reading, None
+        return reading.result()
+
+    def _read(self, now: float, source: bytes | None) -> Rules | None:
+        changed = self.watcher.poll(now)
+        return None if changed is None else self._succeeding(changed, source)
 
     @property
     def warming(self) -> bool:

@@ -4,18 +4,24 @@ holds of them, and the recorded turns give the same persons again.
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
+from time import sleep
+
+import pytest
+from structlog.testing import capture_logs
 
 from connectors.log_sqlite import SqliteLog
 from domain.partition import partition_of
+from domain.playbook import Playbook
 from domain.record import Outgoing
 from domain.settings import Settings
 from domain.streams import PUBLIC
-from flows import warm_up
+from flows import live_playbook, warm_up
 from flows.live_playbook import LivePlaybook
 from flows.onsite import STEPS
 from state import codec
 from state.rerun import rerun
-from state.rules import rules_from
+from state.rules import Rules, compile_rules, rules_from
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
@@ -190,3 +196,54 @@ def test_a_worker_that_died_while_another_one_swapped_makes_it_good(tmp_path: Pa
     workers[0].dies()
     worker = Worker(place, [0])
     assert not worker.shards[0].warm, "everybody was looked at"
+
+
+def test_a_big_playbook_is_read_beside_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_playbook, "BIG", 0)
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    reading, goes_on = Event(), Event()
+
+    def slowly(playbook: Playbook) -> Rules:
+        reading.set()
+        assert goes_on.wait(30)
+        return compile_rules(playbook)
+
+    monkeypatch.setattr(live_playbook, "compile_rules", slowly)
+    place.counts("mugs")
+    for _ in range(1_000):
+        worker.looks()
+        if reading.wait(0.01):
+            break
+    worker.looks()
+    worker.reads()
+    assert set(worker.playbook.rules.segment) == {"cups"}, "batches go on while it is read"
+    goes_on.set()
+    for _ in range(1_000):
+        worker.looks()
+        if worker.playbook.warming and worker.playbook.warm(worker.shards):
+            break
+        sleep(0.01)
+    assert set(worker.playbook.rules.segment) == {"mugs"}
+    worker.sweeps()
+    assert place.members() == {key: {"mugs"} for key in EVERYBODY}
+
+
+def test_a_big_playbook_that_cannot_be_used_here_leaves_the_last_one_live(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_playbook, "BIG", 0)
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    (place.shop / "coupons").mkdir()
+    (place.shop / "coupons" / "ten.toml").write_text("percent = 10\n")
+    with capture_logs() as logs:
+        for _ in range(1_000):
+            worker.looks()
+            if any("cannot be used here" in one["event"] for one in logs):
+                break
+            sleep(0.01)
+        else:
+            raise AssertionError("nobody was told")
+    assert set(worker.playbook.rules.segment) == {"cups"}

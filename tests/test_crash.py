@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from domain import message as messages
 from domain import model as models
 from domain import outcome as outcomes
 from domain.action import Send, channel
-from domain.record import Outgoing
+from domain.record import Outgoing, Record
 from state import rerun as reruns
 from state.rules import rules_from
 from state.store_sqlite import SqliteStore
@@ -60,7 +60,7 @@ class Listener:
 
     def _note(self, message: dict[str, bytes]) -> None:
         plain = msgspec.json.decode(message["data"])
-        if plain["type"] == "send":
+        if plain["type"] == "send" and plain["id"] not in self.heard:  # after a crash it may be said once more
             self.heard.append(plain["id"])
             self.told[plain["id"]] = (plain["anonymous_id"], plain["campaign"])
             if code := plain["content"].get("coupon"):
@@ -197,14 +197,23 @@ def rerun(house: House) -> dict[str, bytes]:
 
     store, decided = house.store(), dict[str, bytes]()
     with house.log() as log:
+
+        @cache
+        def whole(place: tuple[str, int]) -> list[Record]:
+            return log.fetch(place, 0, 1 << 60)
+
+        def fetch(place: tuple[str, int], first: int, last: int) -> list[Record]:
+            """As the log does, which answers slowly where it is asked for every batch."""
+            return [record for record in whole(place) if first <= record.offset <= last]
+
         for partition in range(house.settings.partitions):
             turns = store.turns(partition)
             again = SqliteStore(house.folder / "again" / f"{partition}.db", house.settings.partitions)
             rows = reruns.rerun(
-                partition, turns, log.fetch, again, STEPS, house.settings.partitions,
+                partition, turns, fetch, again, STEPS, house.settings.partitions,
                 lambda known: rules_from(store.kept("playbook", known) or b""), lambda known: model_of(store, known),
                 SECRETS["ATTIMO_SECRET"].encode(),
-                warmed=lambda p, before, rules, head: warm_up.again(p, before, rules, head, log.fetch))
+                warmed=lambda p, before, rules, head: warm_up.again(p, before, rules, head, fetch))
             assert again.persons(partition) == store.persons(partition)
             again.close()
             decided.update({row.id: row.body for row in rows if row.stream in STREAMS})

@@ -86,7 +86,8 @@ def test_kcat_in_and_redis_cli_out(home: House, broker: Broker) -> None:
         cli.terminate()
     action = json.loads(message[2])
     assert message[:2] == ["message", f"onsite:{home.settings.shop}:kim"]
-    assert (action["type"], action["campaign"], action["content"]["title"]) == ("send", "added", "It is in your cart")
+    assert (action["type"], action["campaign"]) == ("send", "added")
+    assert action["content"]["title"].startswith("It is in your cart")
     assert "person" not in action
 
 

@@ -170,9 +170,15 @@ def one_variant_each(found: Iterable[Action]) -> set[str]:
 
 
 def settled(everybody: Mapping[str, Person], now: int) -> bool:
-    """Whether nothing will happen by itself within half a minute of `now` (ms), and every message was answered for."""
-    return not any(person.runs or any(one.state == "sent" for one in person.written)
-                   or any(due < now + 30_000 for due in person.timers.values()) for person in everybody.values())
+    """Whether nobody is on their way any more, and every message was answered for."""
+    return at_rest(everybody, now) and not any(
+        one.state == "sent" for person in everybody.values() for one in person.written)
+
+
+def at_rest(everybody: Mapping[str, Person], now: int) -> bool:
+    """Whether nothing will happen by itself within half a minute of `now` (ms)."""
+    return not any(person.runs or any(due < now + 30_000 for due in person.timers.values())
+                   for person in everybody.values())
 
 
 def product(n: int, **more: Any) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from domain.condition import Condition
 from domain.duration import parse, say
 from domain.shop import Shop, weight_of
 from domain.trigger import Trigger
-from state.access import Way, ways
 from state.conditions import compile_condition
 from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
 from state.properties import matcher
+from state.ways import Way, ways
 
 SEND_FOR = 30_000
 ARM_FOR = 30 * 60_000

@@ -1,6 +1,6 @@
 """Finder: which of very many conditions could be true of a person, without asking each of them.
 
-Every condition is filed under statements that are necessary for it (`state/access.py`), the most selective one first:
+Every condition is filed under statements that are necessary for it (`state/ways.py`), the most selective one first:
 
     country ─┬─ CA ─▶ pages ─┬─ 2 or more ─▶ 17, 203
              │               └─ 5 or more ─▶ 4
@@ -18,9 +18,10 @@ from typing import Any
 
 from domain.condition import Filter
 from domain.event import Event
-from state.access import Access, Read, Way
+from state.access import Access, Read
 from state.person import Facts, Person
 from state.properties import Wanted, property_of, typed
+from state.ways import Way
 
 FEW = 4
 """So few campaigns are asked one by one: looking them up would cost as much."""
@@ -68,7 +69,7 @@ class Finder:
 
         >>> from domain.condition import Condition, Has
         >>> from domain.shop import Shop
-        >>> from state.access import ways
+        >>> from state.ways import ways
         >>> countries = ["CA", "IT", "CA", "DE", "IT", "IT"]
         >>> finder = Finder((n, ways(Condition(has=Has(country=one)), Shop())) for n, one in enumerate(countries))
         >>> finder.find(Person("a:x"), Facts(country="CA")), finder.find(Person("a:x"), Facts(country="FR"))

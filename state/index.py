@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from state.access import Way
 from state.finder import Finder
 from state.person import Facts, Person
+from state.ways import Way
 
 MOST_KEPT = 500
 """Combinations of changes for which a finder of its own is kept; they are made as they come up."""

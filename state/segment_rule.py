@@ -2,9 +2,9 @@
 
 from domain.segment import Segment
 from domain.shop import Shop
-from state.access import Way, ways
 from state.conditions import Compiled
 from state.occasions import StaticRule
+from state.ways import Way, ways
 
 
 class SegmentRule:

@@ -23,7 +23,6 @@ from operators import advance_workflows, choose_actions, fold_profile, match_seg
 from operators.arm_ahead import arm_ahead, forget
 from operators.propose import propose
 from state import codec
-from state.access import ways
 from state.audience import NEVER
 from state.conditions import compile_condition
 from state.context import Context, Due, Happening
@@ -31,6 +30,7 @@ from state.finder import Finder
 from state.person import Facts, Person
 from state.rules import CampaignRule
 from state.view import known
+from state.ways import ways
 from tests.arbitrary import SHOP, conditions, moments, people, remembering
 from tests.test_conditions_in_time import HAPPENINGS, OTHER, PRODUCT, Told, segments_of
 from tests.visitor import Visitor, playbook, short

@@ -176,7 +176,7 @@ def test_a_worker_keeps_what_was_live_over_a_swap_and_a_restart(tmp_path: Any) -
     for n in range(100):
         worker.playbook.watcher.poll(n * 10.0)
     live = worker.playbook
-    live.rules = live._succeeding(live.watcher.first())
+    live.rules = live._succeeding(live.watcher.first(), live._source())
     live._keep(live.rules)
     assert [one.steps[0].wait for one in live.rules.playbook.past] == ["1d"]
     kept = live.rules.hash

@@ -42,16 +42,12 @@ class Holding:
         self._rest = None
         self._given = -1
 
-    def changed(self, needs: Sequence[str]) -> None:
-        """What depends on any of these is not known any more. Who was found to depend on them is to be asked again."""
-        if not self.ranks and not self.times:
-            return
-        for need in needs:
-            which = self._rules.watching.get(need)
-            if which is not None:
-                self.ranks = [rank for rank in self.ranks if rank not in which]
-                if self.times:
-                    self.times = {rank: at for rank, at in self.times.items() if rank not in which}
+    def changed(self, which: frozenset[int]) -> None:
+        """Of these nothing is known any more: they are to be asked again."""
+        if self.ranks:
+            self.ranks = [rank for rank in self.ranks if rank not in which]
+        if self.times:
+            self.times = {rank: at for rank, at in self.times.items() if rank not in which}
 
     def ask(self, rank: int, person: Person, facts: Facts, now: int) -> bool:
         """Whether this one holds; it is noted, and when time may change that."""
@@ -141,18 +137,17 @@ def audience_of(person: Person, facts: Facts, context: Context) -> Audience:
     seconds.begin()
     exits.time_passes(person, facts, now)
     seconds.time_passes(person, facts, now)
-    if changed:
-        watched = rules.watched
-        todo: list[int] = []
-        for need in changed:
-            if need in watched:
-                todo += watched[need].find(person, facts)
-        exits.changed(changed)
-        seconds.changed(changed)
-        if todo:
-            ranked = rules.ranked
-            exits.again([rank for rank in todo if not ranked[rank].seconds], person, facts, now)
-            seconds.again([rank for rank in todo if ranked[rank].seconds], person, facts, now)
+    turn = rules.watched.turn(changed) if changed else None
+    if turn is not None:
+        for which in turn.ranks:
+            exits.changed(which)
+            seconds.changed(which)
+        ranked = rules.ranked
+        for finder in turn.finders:
+            todo = finder.find(person, facts)
+            if todo:
+                exits.again([rank for rank in todo if not ranked[rank].seconds], person, facts, now)
+                seconds.again([rank for rank in todo if ranked[rank].seconds], person, facts, now)
     return kept
 
 

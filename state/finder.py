@@ -133,7 +133,7 @@ class EventFinder:
                     break
             else:
                 others.append((number, ways))
-        self._others = Finder(others)
+        self._others = Finder(others, few=1)
         self._by_property = tuple((name, {value: Finder(some) for value, some in values.items()})
                                   for name, values in filed.items())
 

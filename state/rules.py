@@ -24,6 +24,7 @@ from state.occasions import static_rules
 from state.pools import PoolRule
 from state.rfm import declared_cuts
 from state.segment_rule import SegmentRule
+from state.watched import Watched
 from state.workflow_rules import Workflows
 
 __all__ = ["SERVICE", "CampaignRule", "Rules", "SegmentRule", "compile_rules", "in_order", "rules_from"]
@@ -75,9 +76,7 @@ class Rules:
         watched = [one for one in campaigns if one.kind in WATCHED]
         self.exits = _finder(one for one in watched if one.kind == "exit_intent")
         self.seconds = _finder(one for one in watched if one.kind == "seconds_on_site")
-        depending = _grouped((need, one) for one in watched for need in one.needs)
-        self.watched = _found(depending)
-        self.watching = {need: frozenset(one.rank for one in some) for need, some in depending.items()}
+        self.watched = Watched((one.rank, one.needs, one.ways) for one in watched)
         """Those whose audience is followed between their occasions, by what can change it."""
         self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)
         self.goals = _grouped((one.goal.event if one.goal is not None else None, one) for one in campaigns)

@@ -8,7 +8,7 @@ line that a crash tore off is taken away: its message was not told as delivered,
 addresses; only their owner may read them. Delete old ones as you like, the newest one only while outreach is stopped.
 
 >>> line(Message(id="i", at=1, person="u:ann", channel="sms", campaign="c", content_key="k", not_before=1, not_after=2,
-...      language="\n\u2028\x85"))[-59:]
+...      language="\n\u2028\x85"))[-58:]
 b'"not_before":1,"not_after":2,"language":"\\n\\u2028\\u0085"}\n'
 """
 

@@ -17,9 +17,6 @@ from state import leaves, leaves_dealings, leaves_did, leaves_has, leaves_visit
 from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
 
-STABLE = ("about", "visit", "person", "orders", "cart")
-"""Needs that seldom change within a visit: what fails on one of them need not be asked again until that changes."""
-
 SAID_AT_MOST = 12
 """Parts of an explanation that are kept."""
 
@@ -36,7 +33,7 @@ class Node(NamedTuple):
 class Compiled:
     """A condition made ready to be asked."""
 
-    __slots__ = ("_root", "holds", "needs", "next_change", "possible", "stable", "timed")
+    __slots__ = ("_root", "holds", "needs", "next_change", "timed")
 
     def __init__(self, root: Leaf | Node) -> None:
         self._root = root
@@ -44,12 +41,6 @@ class Compiled:
         self.needs = frozenset(need for leaf in _leaves(root) for need in (leaf.needs, *leaf.also))
         self.timed = root.change is not None
         self.next_change: Change = root.change or _never
-        fixed = [leaf for leaf in _must(root) if leaf.fixed]
-        self.possible: Test = _all([leaf.test for leaf in fixed])
-        """False when nothing that happens in this visit can make it true."""
-        seldom = [leaf for leaf in _must(root) if leaf.needs in STABLE and leaf.change is None and not leaf.also]
-        self.stable = tuple((STABLE.index(leaf.needs), leaf.test) for leaf in seldom)
-        """The parts that must hold and seldom change: (which need of STABLE, the test)."""
 
     def explain(self, person: Person, facts: Facts, now: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The statements that held and those that failed."""
@@ -184,15 +175,6 @@ def _leaves(part: Leaf | Node) -> Iterable[Leaf]:
     else:
         for child in part.children:
             yield from _leaves(child)
-
-
-def _must(part: Leaf | Node) -> Iterable[Leaf]:
-    """The leaves without which the whole cannot hold."""
-    if isinstance(part, Leaf):
-        yield part
-    elif part.kind == "all":
-        for child in part.children:
-            yield from _must(child)
 
 
 def _explain(part: Leaf | Node, person: Person, facts: Facts, now: int, negated: bool, held: list[str],

@@ -161,7 +161,8 @@ def _filed(entries: list[Entry], depth: int, few: int) -> _Node:
         if not way:
             always.add(number)
             continue
-        best = min(way, key=lambda access: access.share * sum([sharing[key] for key in _keys(access)]))
+        best = way[0] if len(way) == 1 else min(
+            way, key=lambda access: access.share * sum([sharing[key] for key in _keys(access)]))
         rest = tuple(access for access in way if access is not best)
         chosen.setdefault((best.kind, best.about), []).append((best, (number, rest)))
     tables: dict[str, list[tuple[Read, dict[Any, _Node]]]] = {"one": [], "many": [], "part": []}

@@ -1,9 +1,8 @@
 """Leaves: the single statements that conditions are made of, each a test with its words.
 
-A leaf says what can change its answer (`needs`, `also`), when time alone will (`change`), and whether anything in the
-open visit can (`fixed`). `state/conditions.py` joins leaves to trees. Here are those about where a person belongs;
-`leaves_did.py` has what they did, `leaves_has.py` what is known of them, `leaves_visit.py` the visit and the cart,
-`leaves_dealings.py` orders, coupons and what was said.
+A leaf says what can change its answer (`needs`, `also`) and when time alone will (`change`). `state/conditions.py` makes
+trees of them. Here are those about where a person belongs; `leaves_did.py` has what they did, `leaves_has.py` what is
+known of them, `leaves_visit.py` the visit and the cart, `leaves_dealings.py` orders, coupons and what was said.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ Change = Callable[[Person, Facts, int], int | None]
 
 
 class Leaf(NamedTuple):
-    """One testable statement. `change` is there when time alone can turn it; `fixed` when nothing in a visit can.
+    """One testable statement. `change` is there when time alone can turn it.
 
     `also` are more needs, where one is not enough.
     """
@@ -29,7 +28,6 @@ class Leaf(NamedTuple):
     words: Words
     needs: str
     change: Change | None = None
-    fixed: bool = False
     also: tuple[str, ...] = ()
 
 

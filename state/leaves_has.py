@@ -82,7 +82,7 @@ def _address(kinds: tuple[str, ...]) -> Leaf:
 
 def _known(wanted: bool) -> Leaf:
     return Leaf(lambda p, f, now: (p.id[:2] == "u:") is wanted,
-                lambda p, f, now: "a known customer" if wanted else "an anonymous visitor", "about", fixed=True)
+                lambda p, f, now: "a known customer" if wanted else "an anonymous visitor", "about")
 
 
 def _first_seen(span: int) -> Leaf:

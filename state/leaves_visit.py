@@ -25,8 +25,7 @@ def session(part: InSession) -> list[Leaf]:
         def visit(p: Person, f: Facts, now: int) -> bool:
             return p.session is not None and p.session.first_visit is first
 
-        found.append(Leaf(visit, lambda p, f, now: "first visit" if first else "has been here before", "visit",
-                          fixed=True))
+        found.append(Leaf(visit, lambda p, f, now: "first visit" if first else "has been here before", "visit"))
     for field, wanted, verb in (("landing_page", part.landing_page_contains, "began on a page with"),
                                 ("referrer", part.referrer_contains, "came from an address with")):
         if wanted is not None:
@@ -50,7 +49,7 @@ def _came(field: str, wanted: tuple[str, ...]) -> Leaf:
     def test(p: Person, f: Facts, now: int) -> bool:
         return p.session is not None and read(p.session) in among
 
-    return Leaf(test, lambda p, f, now: f"this visit {verb} {either(wanted)}", "visit", fixed=True)
+    return Leaf(test, lambda p, f, now: f"this visit {verb} {either(wanted)}", "visit")
 
 
 def _at_least(noun: str, least: int) -> Leaf:
@@ -91,7 +90,7 @@ def _contains(field: str, wanted: tuple[str, ...], verb: str) -> Leaf:
     def test(p: Person, f: Facts, now: int) -> bool:
         return p.session is not None and any(text in read(p.session) for text in wanted)
 
-    return Leaf(test, lambda p, f, now: f"{verb} {either(wanted)}", "visit", fixed=True)
+    return Leaf(test, lambda p, f, now: f"{verb} {either(wanted)}", "visit")
 
 
 def cart(part: InCart, shop: Shop) -> list[Leaf]:

@@ -137,12 +137,3 @@ def test_of_alternatives_only_the_ones_that_held_are_a_reason() -> None:
 def test_what_is_not_remembered_is_refused_not_faked(plain: Any) -> None:
     with pytest.raises(ValueError, match=r"100 times are remembered|nothing but `event` and `where`"):
         compile_condition(msgspec.convert(plain, Condition))
-
-
-def test_what_cannot_come_true_in_this_visit_is_known() -> None:
-    plain = {"session": {"first_visit": True, "pages_at_least": 9}, "has": {"country": "CA"}}
-    compiled = compile_condition(msgspec.convert(plain, Condition), SHOP)
-    again = Person(id="a:x", session=Session("s", T0, T0, first_visit=False))
-    first = Person(id="a:x", session=Session("s", T0, T0, first_visit=True))
-    assert not compiled.possible(again, Facts(), T0)
-    assert compiled.possible(first, Facts(), T0)

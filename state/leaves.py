@@ -1,7 +1,7 @@
 """Leaves: the single statements that conditions are made of, each a test with its words.
 
-A leaf says what can change its answer (`needs`, `also`) and when time alone will (`change`). `state/conditions.py` makes
-trees of them. Here are those about where a person belongs; `leaves_did.py` has what they did, `leaves_has.py` what is
+A leaf says what can change its answer (`needs`, `also`) and when time alone will (`change`). `state/conditions.py` puts
+them together. Here are those about where a person belongs; `leaves_did.py` has what they did, `leaves_has.py` what is
 known of them, `leaves_visit.py` the visit and the cart, `leaves_dealings.py` orders, coupons and what was said.
 """
 

@@ -14,6 +14,9 @@ from state.context import Context
 from state.person import Person
 
 NAME = "offers"
+MAX_ACTION_ID = 1_024
+"""Characters; our own are shorter. What is longer is nobody's."""
+
 MAX_DISMISSED = 50
 
 
@@ -61,7 +64,9 @@ def _named(event: Event) -> tuple[str, str] | None:
         return None
     action_id: Any = event.properties.get("action_id")
     campaign: Any = event.properties.get("campaign")
-    return (action_id, campaign) if isinstance(action_id, str) and isinstance(campaign, str) else None
+    if not isinstance(action_id, str) or not isinstance(campaign, str) or len(action_id) > MAX_ACTION_ID:
+        return None
+    return action_id, campaign
 
 
 def _clear(person: Person, campaign: str, context: Context, reason: str) -> list[Effect]:

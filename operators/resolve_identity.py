@@ -15,7 +15,7 @@ from domain.action import Disarm
 from domain.effect import Effect
 from domain.event import Alias, text_id
 from domain.letter import Letter
-from state.context import Context, Due, Happening
+from state.context import Context, Due, Happening, Unreadable
 from state.coupons import settle
 from state.merge import absorb, hand_over
 from state.person import Link, Person, Trace
@@ -44,11 +44,16 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
 
 def _claim(person: Person, other: str, context: Context) -> Sequence[Effect]:
     """Ask for the facts of an anonymous id, once."""
-    if len(person.links) >= MAX_LINKS:
-        oldest = min(person.links, key=lambda name: (person.links[name].at, name))
-        del person.links[oldest]
-    person.links[other] = Link("claimed", context.now)
+    _link(person, other, Link("claimed", context.now))
     return (_letter("claim", person.id, other, {}, context),)
+
+
+def _link(person: Person, other: str, link: Link) -> None:
+    """Note another id; of too many the one that was heard of longest ago is forgotten, and would be asked again."""
+    links = person.links
+    while other not in links and len(links) >= MAX_LINKS:
+        del links[min(links, key=lambda name: (links[name].at, name))]
+    links[other] = link
 
 
 def _letter(kind: str, sender: str, to: str, body: dict[str, object], context: Context) -> Letter:
@@ -68,11 +73,15 @@ def _read(person: Person, letter: Letter, context: Context) -> Sequence[Effect]:
         person.alias_of = letter.sender
         effects.append(_letter("handover", person.id, letter.sender, body, context))
         return effects
+    try:
+        if letter.kind == "handover":
+            absorb(person, letter.body, context.now)
+        if letter.kind == "warmed":
+            warm(person, letter.sender, msgspec.convert(letter.body.get("traces", {}), dict[str, Trace]))
+    except msgspec.ValidationError as wrong:
+        raise Unreadable("body", str(wrong)) from None
     if letter.kind == "handover":
-        person.links[letter.sender] = Link("joined", context.now)
-        absorb(person, letter.body, context.now)
+        _link(person, letter.sender, Link("joined", context.now))
         if person.coupons:
             return settle(person, context)
-    if letter.kind == "warmed":
-        warm(person, letter.sender, msgspec.convert(letter.body.get("traces", {}), dict[str, Trace]))
     return ()

@@ -12,7 +12,7 @@ from state.context import Context
 from state.days import local_day
 from state.decisions import remember_shown
 from state.experiments import side_of
-from state.person import Armed, Person, Reserved, Said, Session
+from state.person import MAX_RESERVED, Armed, Person, Reserved, Said, Session
 from state.view import known
 
 RESERVED_TIMER = "reserved:"
@@ -28,9 +28,18 @@ MAX_SHOWINGS = 50
 
 
 def reserve(person: Person, reserved: Reserved) -> None:
-    """Hold a place for what was sent, until it is shown or its time is over."""
+    """Hold a place for what was sent, until it is shown or its time is over. Of too many the oldest one is given back:
+    when nobody says for long what became of so many, they may be said again.
+    """
     person.reserved.append(reserved)
     person.timers[RESERVED_TIMER + reserved.action_id] = reserved.until
+    trim(person)
+
+
+def trim(person: Person) -> None:
+    """Hold no more places than are remembered."""
+    while len(person.reserved) > MAX_RESERVED:
+        released(person, person.reserved[0].action_id)
 
 
 def shown(person: Person, action_id: str, campaign: str, context: Context) -> bool:

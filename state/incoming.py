@@ -15,7 +15,8 @@ from domain import event as events
 from domain import letter as letters
 from domain.event import MAX_ID, Event, text_id
 from domain.letter import Letter
-from state.person import person_key
+from state.person import MAX_MAIL, Mail, Person, person_key
+from state.sweep import PEOPLE_KEYS
 
 MAX_VALUE = 262_144
 """Bytes of an event that a shard reads; the collector takes far less."""
@@ -60,3 +61,19 @@ def letter(value: bytes) -> Letter:
         return letters.decode(value)
     except UNREADABLE as wrong:
         raise Refused("unreadable", str(wrong)) from None
+
+
+def is_news(person: Person, letter: Letter) -> bool:
+    """Whether this letter is none that was read before; it is noted.
+
+    A human being remembers the last MAX_MAIL who wrote to them: a letter that comes twice comes soon again. Homes and
+    desks of coupons have a place for every shard.
+    """
+    known = person.mail.get(letter.sender)
+    if known is not None and letter.seq <= known.received:
+        return False
+    person.mail.pop(letter.sender, None)
+    person.mail[letter.sender] = Mail(known.sent if known is not None else 0, letter.seq)
+    if len(person.mail) > MAX_MAIL and person.id[:2] in PEOPLE_KEYS:
+        del person.mail[next(iter(person.mail))]
+    return True

@@ -40,7 +40,7 @@ from typing import Any
 
 import msgspec
 
-from state import addresses, coupons, decisions, experiments, feedback, hopes, later, runs, seen
+from state import addresses, coupons, decisions, experiments, exposures, feedback, hopes, later, runs, seen
 from state.codec import VERSION
 from state.exposures import MAX_SHOWINGS
 from state.person import (
@@ -168,6 +168,7 @@ def absorb(person: Person, body: dict[str, Any], now: int) -> None:
     person.reserved.extend(one for one in given.reserved if one.action_id not in known)
     for name, due in given.timers.items():
         person.timers[name] = (max if name.startswith(UNTAG_TIMER) else min)(due, person.timers.get(name, due))
+    exposures.trim(person)
     for name, since in given.tags.items():
         person.tags[name] = min(since, person.tags.get(name, since))
     runs.join(person, given.runs, given.been)

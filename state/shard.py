@@ -27,7 +27,7 @@ from state.context import AGAIN, Context, Due, Happening, Step, Unreadable
 from state.incoming import Refused
 from state.memory import Memory
 from state.outbox import key_of, rejected, rejected_timer, row_of
-from state.person import Mail, Person, routing_key
+from state.person import Person, routing_key
 from state.rules import Rules
 from state.store import Batch, Head, Store, Turn
 from state.sweep import PEOPLE_KEYS, SWEPT, stamp_of, turn_to
@@ -239,13 +239,11 @@ class Shard:
             self._reject(record, wrong.kind, str(wrong))
             return
         person = self.memory.person(letter.to)
-        mail = person.mail.get(letter.sender)
-        if mail is not None and letter.seq <= mail.received:
+        if not incoming.is_news(person, letter):
             self.tally.events["repeated"] += 1
             return
-        self._fire(person, context)
-        person.mail[letter.sender] = Mail(mail.sent if mail else 0, letter.seq)
         self.memory.touched[person.id] = person
+        self._fire(person, context)
         origin = f"{record.stream}-{record.partition}-{record.offset}"
         if letter.kind == "forward":
             inner = record._replace(value=str(letter.body.get("value", "")).encode())
@@ -254,7 +252,8 @@ class Shard:
             except Refused as wrong:
                 self._reject(inner, wrong.kind, str(wrong))
                 return
-            self._event(person, event, inner, origin, int(letter.body.get("at", record.log_time)), context)
+            at = letter.body.get("at")
+            self._event(person, event, inner, origin, at if type(at) is int else record.log_time, context)
             return
         if letter.kind not in desk.KINDS and person.rules != context.rules.short and person.rules:
             self._look_again(person, context)
@@ -266,9 +265,12 @@ class Shard:
             except Unreadable as wrong:
                 self._reject(record, wrong.kind, str(wrong))
             self._tell(context)
-        else:
+            return
+        try:
             self._steps_over(person, letter, context)
-            self._settle(person, context, self.head.clock)
+        except Unreadable as wrong:
+            self._reject(record, wrong.kind, str(wrong))
+        self._settle(person, context, self.head.clock)
 
     def _history(self, record: Record, context: Context) -> None:
         """A marker of recorded days: how far they have been written, or that they ended."""

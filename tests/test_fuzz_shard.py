@@ -14,8 +14,11 @@ from domain.partition import partition_of
 from domain.record import Record
 from domain.streams import PARTITIONS, PUBLIC
 from flows.onsite import STEPS
+from state import codec
+from state.desk import desk_key
 from state.rules import compile_rules
-from tests.shards import Bench, offsets
+from tests import whole_playbook
+from tests.shards import Bench, offsets, record
 from tests.support import ROOT
 
 RULES = compile_rules(read(ROOT / "shop"))
@@ -24,14 +27,16 @@ HERE = partition_of(b"ann", PARTITIONS)
 EVENTS = ("Product Viewed", "Product Added", "Product Removed", "Cart Viewed", "Cart Cleared", "Checkout Started",
           "Order Completed", "Order Refunded", "Order Cancelled", "Order Updated", "Products Searched", "Exit Intent",
           "Offer Shown", "Offer Clicked", "Offer Dismissed", "Offer Held", "Consent Updated", "Signed Out",
-          "Unsubscribed", "Message Opened", "Coupon Applied", "Something Else")
+          "Unsubscribed", "Message Delivered", "Message Opened", "Message Clicked", "Message Bounced", "Message Held",
+          "Coupon Entered", "Coupon Applied", "Coupon Denied", "Coupon Removed", "Something Else")
 FIELDS = ("product_id", "sku", "name", "category", "price", "quantity", "currency", "value", "total", "revenue",
-          "order_id", "products", "query", "action_id", "campaign", "marketing", "cart_id", "coupon", "url",
-          "image_url", "path")
+          "order_id", "products", "query", "action_id", "campaign", "marketing", "cart_id", "coupon", "coupon_id", "url",
+          "image_url", "path", "message_id", "channel", "purpose", "type", "hard", "reason", "detail", "consent")
 plain = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40),
     st.sampled_from(["9.5", "1e999", "-1", "NaN", "EUR", "XXX", "p1", "javascript:alert(1)", "<b>", "{{ x }}",
-                     "\x00", "é" * 30]))
+                     "\x00", "é" * 30, "C" * 5_000, "email", "email:marketing", "hard", "welcome_mail", "exit_offer",
+                     f"clicks-{HERE}-1-respect_limits-0"]))
 anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
     st.sampled_from(FIELDS) | st.text(string.ascii_letters, max_size=8), inner, max_size=6), max_leaves=12)
 properties = st.dictionaries(st.sampled_from(FIELDS), anything, max_size=10)
@@ -80,11 +85,23 @@ def test_anything_at_all(bench: Bench, stream: str, value: bytes) -> None:
     apply(bench, stream, value, 1_700_000_000_000)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
-@given(kind=st.sampled_from(["claim", "handover", "forward", "x"]), seq=st.integers(), body=anything)
-def test_letters(bench: Bench, kind: str, seq: int, body: Any) -> None:
-    body = body if isinstance(body, dict) else {}
-    letter = {"kind": kind, "sender": "a:eve", "to": "a:ann", "seq": seq, "body": body}
+bodies = st.dictionaries(st.text(max_size=8), anything, max_size=3) | st.fixed_dictionaries({}, optional={
+    "value": plain | calls.map(lambda call: json(call).decode()), "at": plain, "v": plain,
+    "traces": anything | st.dictionaries(st.text(max_size=12), st.lists(plain, max_size=5), max_size=3),
+    "facets": anything | st.dictionaries(st.text(max_size=4), st.fixed_dictionaries({}, optional={
+        "version": plain, "counts": anything, "orders": anything}), max_size=3),
+    "session": anything, "timers": anything, "runs": anything, "coupons": anything, "written": anything,
+    "codes": anything | st.lists(plain, max_size=4), "wanted": plain, "why": plain, "playbook": plain})
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=UNHURRIED)
+@given(kind=st.sampled_from(["claim", "handover", "forward", "warmed", "lease", "grant", "codes", "x"]),
+       sender=st.sampled_from(["a:eve", "", "c:welcome", desk_key("welcome", 1, PARTITIONS), "d:welcome#x#"]),
+       to=st.sampled_from(["a:ann", "c:welcome", desk_key("welcome", HERE, PARTITIONS), "", "d:#1#"]),
+       seq=st.integers(), body=bodies)
+def test_letters(bench: Bench, kind: str, sender: str, to: str, seq: int, body: dict[str, Any]) -> None:
+    bench.shard.bugs.clear()
+    letter = {"kind": kind, "sender": sender, "to": to, "seq": seq, "body": body}
     apply(bench, "letters", json(letter), 1_700_000_000_000)
 
 

@@ -1,6 +1,9 @@
 """Whatever a producer writes to a topic, the flow goes on: it is folded, or a reject with its reason; never a bug."""
 
+import random
 import string
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,13 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.playbook_folder import read
+from domain import letter as letters
+from domain import message as messages
 from domain import reject as rejects
+from domain.letter import Letter
 from domain.partition import partition_of
 from domain.record import Record
-from domain.streams import PARTITIONS, PUBLIC
+from domain.streams import LETTERS, PARTITIONS, PUBLIC, stream_of
 from flows.onsite import STEPS
+from operators.resolve_identity import MAX_LINKS
 from state import codec
 from state.desk import desk_key
+from state.person import MAX_FACETS, MAX_MAIL, MAX_RESERVED, MAX_WRITTEN
 from state.rules import compile_rules
 from tests import whole_playbook
 from tests.shards import Bench, offsets, record
@@ -30,8 +38,8 @@ EVENTS = ("Product Viewed", "Product Added", "Product Removed", "Cart Viewed", "
           "Unsubscribed", "Message Delivered", "Message Opened", "Message Clicked", "Message Bounced", "Message Held",
           "Coupon Entered", "Coupon Applied", "Coupon Denied", "Coupon Removed", "Something Else")
 FIELDS = ("product_id", "sku", "name", "category", "price", "quantity", "currency", "value", "total", "revenue",
-          "order_id", "products", "query", "action_id", "campaign", "marketing", "cart_id", "coupon", "coupon_id", "url",
-          "image_url", "path", "message_id", "channel", "purpose", "type", "hard", "reason", "detail", "consent")
+          "order_id", "products", "query", "action_id", "campaign", "marketing", "cart_id", "coupon", "coupon_id",
+          "url", "image_url", "path", "message_id", "channel", "purpose", "type", "hard", "reason", "detail", "consent")
 plain = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40),
     st.sampled_from(["9.5", "1e999", "-1", "NaN", "EUR", "XXX", "p1", "javascript:alert(1)", "<b>", "{{ x }}",
@@ -114,3 +122,116 @@ def test_deep_and_huge(bench: Bench, inside: bytes, kind: str) -> None:
     rows = bench.apply(Record("clicks", HERE, next(offsets), 1_700_000_000_000, b"ann", value))
     assert [rejects.decode(row.body).kind for row in rows] == [kind]
     assert bench.shard.bugs == []
+
+
+# -- what one person may take up --------------------------------------------------------------------------------------
+
+MOST_BYTES = 400_000
+"""Of one id; of somebody who was known under many, each of them may bring as much."""
+LOUD = """
+format = "webhook"
+purpose = "service"
+trigger = { event = "Checkout Started" }
+content = { default = { title = "{{ cart.items[0].name }}" } }
+"""
+WORDS = "abcdefé<>{}%" * 5_000
+CAMPAIGNS = ["added", "ten", "keen", "letter", "loud", "nobody's"]
+
+
+def long(n: int, size: int) -> str:
+    """Some text of this size, another one for each `n`."""
+    return f"{n}-{WORDS[n % 12:]}"[:size]
+
+
+def hostile(n: int, chance: random.Random) -> dict[str, Any]:
+    """An event that is as large as it may be (or larger), about something new each time."""
+    lines = [{"product_id": long(n * 99 + i, 128), "name": long(i, 256), "category": long(i, 128), "price": 5,
+              "quantity": 2} for i in range(60 if n % 20 == 0 else 2)]
+    message = f"clicks-{HERE}-{chance.randrange(n + 1)}-respect_limits-{chance.randrange(2)}"
+    properties: dict[str, Any] = {
+        "product_id": long(n, 128), "name": long(n, 900), "category": long(n, 128), "brand": long(n, 900), "price": 9.5,
+        "url": "https://x.example/" + long(n, 1_000), "image_url": "/" + long(n, 1_000), "query": long(n, 900),
+        "order_id": long(n, 128), "revenue": 10, "products": lines, "cart_id": long(n, 900),
+        "coupon": long(n, 30_000 if n % 50 == 0 else 60), "coupon_id": [long(n, 60)],
+        "campaign": chance.choice(CAMPAIGNS), "action_id": long(n, 20_000) if n % 7 == 0 else message,
+        "message_id": long(n, 9_000) if n % 7 == 0 else message, "purpose": long(n, 100), "reason": long(n, 9_000),
+        "channel": chance.choice(["email", "sms", 5, long(n, 200)]),
+        "detail": {"deep": [[[[{}]]]]}, "type": chance.choice(["hard", "soft", None])}
+    name = chance.choice(EVENTS)
+    if n % 30 == 1:
+        return {"type": "identify", "traits": {
+            **{long(n * 20 + i, 120): long(i, 2_000) for i in range(20)}, "email": f"a{n}@x.example",
+            "phone": str(n), "address": {long(n + i, 90): long(i, 400) for i in range(20)},
+            "consent": {long(n * 20 + i, 120): i % 2 == 0 for i in range(20)}}}
+    if n % 30 == 2:
+        return {"type": "page", "context": {
+            "page": {"url": long(n, 9_000), "path": long(n, 900), "referrer": long(n, 9_000)},
+            "campaign": {"source": long(n, 900), "medium": long(n, 900), "name": long(n, 900)},
+            "locale": long(n, 99), "timezone": long(n, 99), "userAgent": long(n, 900)}}
+    if n % 30 == 3:
+        return {"type": "group", "groupId": long(n, 900)}
+    if name == "Something Else":
+        name = long(n, 256)
+    if name == "Consent Updated":
+        properties = {long(n * 9 + i, 120): True for i in range(9)} | {"marketing": True}
+    return {"type": "track", "event": name, "properties": properties}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("known", "events"), [(False, 20_000), (True, 4_000)])
+def test_nobody_becomes_larger_than_a_person_may(tmp_path: Path, known: bool, events: int) -> None:
+    """Hostile events of one id; of a known customer each comes from another browser. Nothing ever comes back from a
+    channel. What is too large is refused, and what is too much falls out.
+    """
+    (whole_playbook.write(tmp_path / "shop") / "campaigns" / "loud.toml").write_text(LOUD)
+    bench = Bench(tmp_path / "store", STEPS, HERE)
+    bench.rules = compile_rules(read(tmp_path / "shop"))
+    chance, at, key, most = random.Random(7), 1_700_000_000_000, "u:ann" if known else "a:ann", 0
+    kinds: Counter[str] = Counter()
+    for batch in range(events // 200):
+        records = []
+        for n in range(batch * 200, batch * 200 + 200):
+            at += chance.choice([0, 900, 60_000])
+            call = {**hostile(n, chance), "messageId": f"m{n}", "anonymousId": f"{n}-" + "x" * 240 if known else "ann"}
+            if known:
+                call["userId"] = "ann"
+            records.append(Record(stream_of(call["type"], call.get("event", "")), HERE, n, at, b"ann", json(call)))
+        rows = bench.apply(*records, tick=at)
+        kinds.update(row.stream for row in rows)
+        sent = [letters.decode(row.body) for row in rows if row.stream == LETTERS]
+        bench.apply(*[
+            Record(LETTERS, HERE, batch * 1_000 + n, at, b"ann", letters.encode(Letter(
+                kind="handover", sender=claim.to, to=key, seq=claim.seq, body={"facets": {claim.to: {"version": 1}}})))
+            for n, claim in enumerate(sent) if claim.kind == "claim"])
+        most = max(most, len(dict(bench.persons())[key]))
+    assert bench.shard.bugs == []
+    assert kinds["messages"] * 20 > events
+    assert kinds["actions"] * 20 > events
+    assert most < MOST_BYTES
+    person = codec.decode(dict(bench.persons())[key])
+    assert len(person.timers) < 300
+    assert (len(person.reserved), len(person.written)) == (MAX_RESERVED, MAX_WRITTEN)
+    assert len(person.facets) == (MAX_FACETS if known else 1)
+    assert len(person.links) == (MAX_LINKS if known else 0)
+    assert len(person.mail) == (MAX_MAIL if known else 0)
+
+
+def test_what_is_told_of_other_peoples_messages_changes_nobody(tmp_path: Path) -> None:
+    """Whoever has the public key may say so, of any id that they have guessed or seen."""
+    bench = Bench(tmp_path / "store", STEPS, HERE)
+    bench.rules = compile_rules(read(whole_playbook.write(tmp_path / "shop")))
+    bob = next(name for name in (f"b{n}" for n in range(9_999)) if partition_of(name.encode(), PARTITIONS) == HERE)
+    for who in ("ann", bob):
+        bench.apply(record(who, "identify", type="identify", traits={"email": f"{who}@x.example"}))
+    rows = bench.apply(record(bob, "Product Added", properties={"product_id": "p"}))
+    (message,) = [messages.decode(row.body) for row in rows if row.stream == "messages"]
+    before = dict(bench.persons())
+    for n, name in enumerate(("Delivered", "Opened", "Clicked", "Held", "Bounced")):
+        bench.apply(record("ann", f"Message {name}", at=1_001 + n, properties={
+            "message_id": message.id, "campaign": "letter", "channel": "email", "type": "hard", "reason": "no"}))
+    assert dict(bench.persons())[f"a:{bob}"] == before[f"a:{bob}"]
+    ann = codec.decode(dict(bench.persons())["a:ann"])
+    assert ann.own().counts["Message Bounced"].n == 1, "it is counted"
+    assert (ann.said, ann.written, ann.unreachable, ann.decisions, ann.reserved) == ({}, [], {}, {}, [])
+    bench.apply(record(bob, "Message Bounced", at=3_000, properties={"message_id": message.id, "type": "hard"}))
+    assert codec.decode(dict(bench.persons())[f"a:{bob}"]).unreachable, "of one's own it counts"

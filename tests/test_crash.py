@@ -239,18 +239,19 @@ def listener(home: House) -> Iterator[Listener]:
     made.close()
 
 
-@pytest.mark.parametrize("point", ["onsite:after_commit", "onsite:after_publish"])
-@pytest.mark.parametrize("nth", [1, 7])
-def test_the_onsite_flow_dies_at_a_failpoint(home: House, listener: Listener, point: str, nth: int) -> None:
+@pytest.mark.parametrize("point", ["onsite:after_commit#1", "onsite:after_commit#7", "onsite:after_publish#1",
+                                   "onsite:after_publish#7", "outreach:after_send#3"])
+def test_a_flow_dies_at_a_failpoint(home: House, listener: Listener, point: str) -> None:
+    dies = point.partition(":")[0]
     home.start("edge")
-    home.start("outreach")
-    home.start("onsite", crash_at=f"{point}#{nth}")
-    with Crowd(home, nth, listener) as crowd:
-        assert home.died("onsite") == 137, home.logs()
-        home.start("onsite")
+    for name in ("outreach", "onsite"):
+        home.start(name, crash_at=point if name == dies else "")
+    with Crowd(home, len(point) + int(point[-1]), listener) as crowd:
+        assert home.died(dies) == 137, home.logs()
+        home.start(dies)
         time.sleep(1)
     check(home, crowd)
-    assert home.stop("onsite") == 0
+    assert [home.stop(name) for name in ("onsite", "outreach")] == [0, 0]
 
 
 def test_the_collector_dies_between_log_and_answer(home: House, listener: Listener) -> None:

@@ -1,7 +1,7 @@
 """A small shop with one of everything that a playbook can say, and the laws that hold for whoever runs it.
 
     Product Added    a bar in two variants with a goal; a workflow (letter, a second, tag, goal); a basket (static)
-    Product Viewed   a popup with a coupon; who looks twice within two seconds is keen, and sees a banner
+    Product Viewed   a popup with a coupon; who looks twice within a second is keen, and sees a banner
 
 Without limits: what must come out can be counted.
 """
@@ -66,16 +66,15 @@ FILES = {
         """,
     "segments/basket.toml": """
         static = true
-        stays = "2s"
+        stays = "1s"
         enter_on = [{ event = "Product Added" }]
         leave_on = [{ event = "Order Completed" }]
         """,
     "segments/nudged.toml": """
         static = true
-        stays = "1s"
         """,
     "segments/keen.toml": """
-        when = { did = { event = "Product Viewed", at_least = 2, within = "2s" } }
+        when = { did = { event = "Product Viewed", at_least = 2, within = "1s" } }
         """,
     "workflows/nudge.toml": """
         enters = { event = "Product Added" }

@@ -25,11 +25,11 @@ from tests.test_crash import Crowd, Listener, check
 from tests.whole_playbook import at_rest, product
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
-BEGAN = wall() - 60_000
 
 
 def written(folder: Path) -> Path:
     """A log with a while of people who say where to write to, look, add and log in; the same for every run."""
+    began = wall() - 60_000  # not earlier: what is said then must be good as long as the test runs
     with open_log(Settings(data=str(folder), partitions=8)) as log:
         for n in range(600):
             who, name = f"v{n % 37}", ("Product Viewed", "Product Added", "Page Viewed", "Product Viewed")[n % 4]
@@ -40,7 +40,7 @@ def written(folder: Path) -> Path:
             if n < 37:
                 one = record(who, "identify", type="identify", messageId=f"i{n}", traits={"email": f"{who}@x.example"})
             # Time passes: some of what waits for it is due before the next thing happens.
-            log.append([Outgoing(one.stream, one.key, one.value, log_time=BEGAN + n * 20)])
+            log.append([Outgoing(one.stream, one.key, one.value, log_time=began + n * 20)])
     return folder
 
 

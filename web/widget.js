@@ -49,6 +49,10 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     detail: { action_id: id, campaign, format, reason },
   }));
   const report = (event, { id, campaign }) => pixel.track(event, { action_id: id, campaign });
+  function saw(entry) { // once; who answers an offer has seen it, however soon
+    if (!entry.seen) report("Offer Shown", entry.action);
+    entry.seen = true;
+  }
 
   function visit() {
     const [start, last] = kept("visit"), began = recent(last, 1800e3) ? start : Date.now(); // half an hour
@@ -109,6 +113,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
       return one;
     };
     const no = () => dismiss(entry), click = () => {
+      saw(entry);
       report("Offer Clicked", action);
       tell("clicked", action);
       if (!slot) setTimeout(() => close(entry)); // the link first
@@ -188,6 +193,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
     keep("dismissed", [action.campaign, visit()]);
     close(entry);
     drop(held.get(action.campaign), "dismissed");
+    saw(entry);
     report("Offer Dismissed", action);
     tell("dismissed", action);
   }
@@ -222,8 +228,7 @@ button,.yes{flex:1 1 9em;min-height:44px;padding:9px 14px;font:inherit;font-weig
       claim(best.action, (won) => {
         if (!won) return trigger ? close(best, "elsewhere") : drop(best, "elsewhere");
         if (!trigger && held.get(best.action.campaign) === best) show(best);
-        const seen = () => best.place && best.host.isConnected && report("Offer Shown", best.action);
-        requestAnimationFrame(seen);
+        requestAnimationFrame(() => best.place && best.host.isConnected && saw(best));
       });
     });
   }

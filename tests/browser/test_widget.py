@@ -138,6 +138,21 @@ def test_every_way_out_counts_once_and_holds_for_the_visit(
     assert len(shop.tracked("Offer Dismissed")) == 1
 
 
+@pytest.mark.parametrize("way", ["close", "yes"])
+def test_who_answers_at_once_has_seen_it(page: Page, shop: ShopServer, until: Until, offer: Offer, way: str) -> None:
+    """Before the frame is drawn, and before it is settled which tab shows it."""
+    connected(page, shop, until, shop.page(body=BODY))
+    arm(page, shop, offer(content={"url": "#there", "button": "Show me"}))
+    page.evaluate(f"""() => {{
+        {EXIT};
+        document.querySelector('attimo-offer').shadowRoot.querySelector('.{way}').click(); }}""")
+    answer = "Offer Dismissed" if way == "close" else "Offer Clicked"
+    until(page, lambda: shop.tracked(answer))
+    page.wait_for_timeout(200)
+    told = [name for name in shop.names() if name.startswith("Offer ")]
+    assert told == ["Offer Shown", answer]
+
+
 def test_a_drag_that_ends_outside_does_not_dismiss(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
     connected(page, shop, until, shop.page(body=BODY))
     arm(page, shop, offer("send"))

@@ -17,6 +17,7 @@ DAY: Final = 86_400_000
 RETENTION: Final = {True: 400 * DAY, False: 30 * DAY}
 """Milliseconds that a topic keeps its records: public streams, internal ones."""
 PATIENCE: Final = 15.0
+ONE_TRY: Final = 5.0
 """Seconds to wait for the cluster's answer."""
 PASSING: Final = frozenset({
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -99,13 +100,17 @@ def future_offset(future: Future[Any]) -> int:
 
 
 def offsets(admin: AdminClient, names: Iterable[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-    """The first or next offset of each topic partition; waits for topics that were created a moment ago."""
+    """The first or next offset of each topic partition; waits for topics that were created a moment ago.
+
+    Several short questions rather than one long one: who asks while a partition has no leader learns of the new one
+    only when asking again.
+    """
     wanted = list(names)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 2 * PATIENCE
     found: dict[tuple[str, int], int] = {}
     while wanted:
         asked = admin.list_offsets(
-            dict.fromkeys(wanted, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=PATIENCE
+            dict.fromkeys(wanted, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ONE_TRY
         )
         wanted = []
         for name, future in asked.items():

@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def data_path(name: str) -> Path:
-    """A file of the reference data (`ATTIMO_DATA`, else `../shared/data`), or a visible skip."""
-    folder = Path(os.environ.get("ATTIMO_DATA") or ROOT.parent / "shared" / "data")
+    """A file of the reference data (`ATTIMO_REFERENCE`, else `../shared/data`), or a visible skip."""
+    folder = Path(os.environ.get("ATTIMO_REFERENCE") or ROOT.parent / "shared" / "data")
     path = folder / name
     if not path.exists():
-        pytest.skip(f"reference data {name} is not there: set ATTIMO_DATA to its folder")
+        pytest.skip(f"reference data {name} is not there: set ATTIMO_REFERENCE to its folder")
     return path
 
 

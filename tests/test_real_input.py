@@ -1,6 +1,6 @@
 """Three hours of a real shop through the whole system: every message accounted for, the same decisions on both logs.
 
-Needs the reference data (`ATTIMO_DATA`, see `tests/support.py`); the log on Kafka needs a broker too.
+Needs the reference data (`ATTIMO_REFERENCE`, see `tests/support.py`); the log on Kafka needs a broker too.
 """
 
 import re

@@ -9,7 +9,6 @@ is left out.
 """
 
 import cProfile
-import gc
 import io
 import pstats
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.house import House, house
 from connectors.log import Reader
+from flows import garbage
 from flows.onsite import STEPS
 from flows.worker import Worker
 
@@ -32,9 +32,7 @@ def profile(home: House, events: int, top: int = TOP) -> str:
     partitions = range(home.settings.partitions)
     worker.own(partitions)
     reader = worker.reader(partitions)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # as flows/adapter.py does
+    garbage.settle()  # as flows/adapter.py does
     try:
         parts, done, passes = _bare(worker, reader, events // 2)
         home.append(home.traffic(events // 2, 6))
@@ -45,7 +43,7 @@ def profile(home: House, events: int, top: int = TOP) -> str:
     finally:
         reader.close()
         worker.finish()
-        gc.unfreeze()
+        garbage.leave()
     whole = sum(parts.values())
     lines = [f"CPU per event: {whole / done:.1f} us without the profiler ({done:,} events, {passes} batches, "
              f"{home.persons:,} persons)"]
@@ -68,6 +66,7 @@ def _bare(worker: Worker, reader: Reader, upto: int) -> tuple[dict[str, float], 
             done += len(one[1])
         applied = time.thread_time_ns()
         worker.publish()
+        garbage.step()
         parts["read"] += (was_read - begun) / 1_000
         parts["apply"] += (applied - was_read) / 1_000
         parts["publish"] += (time.thread_time_ns() - applied) / 1_000

@@ -19,7 +19,7 @@ APART: Final = 20
 """Milliseconds between two looks at files that are not merged (`models`), beside those that are."""
 LARGEST: Final = 1 << 17
 """Rows of one log time that are held to be merged; beyond that they come in the order of the append."""
-COUNTED: Final = 10_000
+COUNTED: Final = 1_000
 """Rows that a lag is counted over; beyond that it is estimated."""
 SPAN: Final = 50_000
 """Ids that one poll looks through at most when it leaves some rows out."""

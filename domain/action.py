@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 
-class Because(msgspec.Struct, frozen=True, omit_defaults=True):
+class Because(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why: what triggered it, the conditions that held or failed, and what was live when it was decided."""
 
     trigger: str = ""
@@ -28,7 +28,7 @@ class Because(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow: str = ""
 
 
-class Discount(msgspec.Struct, frozen=True, omit_defaults=True):
+class Discount(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a coupon is worth, for a page that shows the price with it: `amount` and `min_value` in major units.
 
     `products` names the products it is for (none: all); `expires_at` is in ms since 1970.
@@ -44,7 +44,7 @@ class Discount(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: int = 0
 
 
-class Content(msgspec.Struct, frozen=True, omit_defaults=True):
+class Content(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is shown: rendered, sanitised HTML and plain texts; `url` is checked (http, https or a path)."""
 
     title: str = ""
@@ -55,7 +55,7 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
     coupon: str = ""
 
 
-class Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
     """What all decisions share. `id` is the same however often the decision is sent; times are ms since 1970."""
 
     id: str

@@ -24,7 +24,7 @@ MAX_ID = 256
 """Characters of a person's id that are accepted."""
 
 
-class PageContext(msgspec.Struct, frozen=True, rename="camel"):
+class PageContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """Where a browser was."""
 
     url: str | None = None
@@ -34,7 +34,7 @@ class PageContext(msgspec.Struct, frozen=True, rename="camel"):
     search: str | None = None
 
 
-class CampaignContext(msgspec.Struct, frozen=True, rename="camel"):
+class CampaignContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """Where a visit came from: the utm parameters, without their prefix."""
 
     source: str | None = None
@@ -44,7 +44,7 @@ class CampaignContext(msgspec.Struct, frozen=True, rename="camel"):
     content: str | None = None
 
 
-class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """What the collector found out about a call (`context.attimo`); producers on Kafka may send it too.
 
     `claimed_user_id` is a `userId` that nobody vouched for: it merges nothing and unlocks nothing.
@@ -57,7 +57,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     offline: bool = False
 
 
-class Context(msgspec.Struct, frozen=True, rename="camel"):
+class Context(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The circumstances of a call; the part of the spec's `context` that attimo reads."""
 
     page: PageContext | None = None
@@ -68,7 +68,7 @@ class Context(msgspec.Struct, frozen=True, rename="camel"):
     attimo: Seen | None = None
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+class Call(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", gc=False):
     """What all calls of the spec share."""
 
     message_id: str | None = None

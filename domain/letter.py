@@ -8,7 +8,7 @@ MAX_SEQ = 2**53
 """Beyond this, not every reader of JSON tells whole numbers apart."""
 
 
-class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
+class Letter(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """From one person to another: `claim`, `handover`, `forward`. `seq` rises per (from, to).
 
     `sender` and `to` are person keys ("u:ann", "a:1f3c"). `body` depends on the kind and is itself versioned.

@@ -17,7 +17,7 @@ import msgspec
 from domain.action import Because, Content
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One message to one person. Times are ms since 1970.
 
     `addresses` has the addresses that may be used (`email`, `phone`, `push`, `chat`), `consent` says for the message's

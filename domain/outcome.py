@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One example to learn from, emitted when its label became known.
 
     `features` are plain numbers taken at `taken_at` (ms), `label` became known at `at`. `score` is what the live

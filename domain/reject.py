@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Reject(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A record that was refused: where it was, what was wrong with which field, and how it began.
 
     `kind` is a short word for counting ("unreadable", "no_person", "too_long", "internal"); `because` is a sentence

@@ -4,7 +4,6 @@ One source per Bytewax worker reads everything that worker needs; the work is ke
 the same answers: a shard lives where its key lands. What is remembered is in the store; Bytewax's snapshots are tokens.
 """
 
-import gc
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from domain.settings import Settings
+from flows import garbage
 from flows.stopping import Stopping
 from flows.worker import Work, Worker
 from state.context import Step
@@ -44,13 +44,13 @@ class _Reading(StatelessSourcePartition[tuple[str, Work]]):
         if alone:
             worker.own(partitions)
         self.reader = worker.reader(partitions)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)  # persons are many and hold no cycles: look for garbage seldom
+        garbage.settle()
 
     def next_batch(self) -> list[tuple[str, Work]]:
         if Stopping.now:
             raise StopIteration
+        if self.worker.has_let_go():
+            garbage.settle()
         return self.worker.read(self.reader, self.partitions)
 
     def next_awake(self) -> datetime | None:
@@ -58,6 +58,7 @@ class _Reading(StatelessSourcePartition[tuple[str, Work]]):
 
     def close(self) -> None:
         self.reader.close()
+        garbage.leave()
 
 
 class FromLog(DynamicSource[tuple[str, Work]]):
@@ -95,6 +96,7 @@ class _Publishing(StatelessSinkPartition[Any]):
 
     def write_batch(self, items: list[Any]) -> None:
         self.worker.publish()
+        garbage.step()  # who waited for an answer has it
 
     def close(self) -> None:
         self.worker.finish()

@@ -38,6 +38,10 @@ WAIT = 0.005
 """Seconds a worker sleeps at most without looking at the clock."""
 ROUND = 0.5
 """Seconds between two rounds of looking after things."""
+TICKED = 8
+"""Shards whose timers fire between two reads, those that are due longest first: who has an event waits for no more."""
+AT_REST = 1_000
+"""Reads without anything new (some seconds), after which there is time to look at everything that is in memory."""
 BUSY = 10
 """Reads after which a new playbook warms up a little, however busy the worker is."""
 ELSEWHERE = 250
@@ -92,6 +96,7 @@ class Worker:
         self._quiet = self._reads = 0
         self._round_at = 0.0
         self._elsewhere_at = 0
+        self._let_go = False
 
     def own(self, partitions: Sequence[int]) -> None:
         """Take these shards over: load where they stand, and send what their last owner could not."""
@@ -163,9 +168,18 @@ class Worker:
             return [(shard_key(p), (p, work.get(p, []), ticks.get(p, 0))) for p in {**work, **ticks}]
         return []
 
+    def has_let_go(self) -> bool:
+        """Whether a playbook was let go of a while ago, and there is rest to clear it away. It is said once."""
+        if not self._let_go or self._quiet < AT_REST:
+            return False
+        self._let_go = False
+        return True
+
     def _ticks(self, reader: Reader, partitions: Sequence[int], now: int) -> dict[int, int]:
         """The shards whose clock should move on its own: something is due, and everything before it has been read."""
         due = [partition for partition, at in self._dues.items() if at <= now]
+        if len(due) > TICKED:
+            due = sorted(due, key=self._dues.__getitem__)[:TICKED]
         if len(self.shards) < len(partitions) and now >= self._elsewhere_at:
             # Within a cluster of Bytewax processes a shard may live elsewhere: it knows whether a tick is of use.
             self._elsewhere_at = now + ELSEWHERE
@@ -204,6 +218,7 @@ class Worker:
         """Twice a second, busy or not: the playbook, what has arrived outside, house-keeping, what is shown of us."""
         if self.playbook.look(self.shards):
             self._sweeping.update(dict.fromkeys(self.shards))
+            self._let_go = True
         if self._quiet and (sent := self.publisher.acknowledged()):
             self.store.commit(Batch(), sent)
         self.store.tidy(idle=self._quiet > 0)

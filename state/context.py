@@ -19,7 +19,7 @@ AGAIN = "+"
 """What is added to the origin of a happening for the one that follows it at once (the timer `again:`)."""
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """A timer of a person has come: `kind` and `id` as it was set, `due` in ms. Steps see it like an event."""
 
     kind: str

@@ -6,7 +6,7 @@ All times are ms since 1970.
 import msgspec
 
 
-class Said(msgspec.Struct, array_like=True, omit_defaults=True):
+class Said(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """How often a campaign was shown to this person, or sent to them and accepted by a channel.
 
     `times` are the newest showings, oldest first (ms).
@@ -21,7 +21,7 @@ class Said(msgspec.Struct, array_like=True, omit_defaults=True):
     times: list[int] = []
 
 
-class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
+class Reserved(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A send that was decided and not yet seen to be shown (or accepted); released when it expires.
 
     `content_key` tells, of what fills a slot, whether it is what was there already; `run` names the way through the
@@ -39,7 +39,7 @@ class Reserved(msgspec.Struct, array_like=True, omit_defaults=True):
     run: str = ""
 
 
-class Armed(msgspec.Struct, array_like=True):
+class Armed(msgspec.Struct, array_like=True, gc=False):
     """What the browser holds ready. `content_key` tells whether what would be shown has changed."""
 
     campaign: str
@@ -51,7 +51,7 @@ class Armed(msgspec.Struct, array_like=True):
     propensity: float = 1.0
 
 
-class Decision(msgspec.Struct, array_like=True):
+class Decision(msgspec.Struct, array_like=True, gc=False):
     """The last words about a campaign, kept for `attimo explain`: what, when, and why.
 
     Of a hold `reason` and `detail` say what stood in the way; of what was sent, armed or shown, `reason` is the
@@ -65,7 +65,7 @@ class Decision(msgspec.Struct, array_like=True):
     action_id: str = ""
 
 
-class Earlier(msgspec.Struct, array_like=True, omit_defaults=True):
+class Earlier(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """An earlier decision about a campaign, before the last one (see `Decision`)."""
 
     campaign: str
@@ -76,7 +76,7 @@ class Earlier(msgspec.Struct, array_like=True, omit_defaults=True):
     action_id: str = ""
 
 
-class Run(msgspec.Struct, omit_defaults=True):
+class Run(msgspec.Struct, omit_defaults=True, gc=False):
     """One way of a person through a workflow. `version` is the hash of the workflow they began with.
 
     `step` is where they stand (an index into its steps; `at` is the step's id), `since` when they came there, `until`
@@ -95,14 +95,14 @@ class Run(msgspec.Struct, omit_defaults=True):
     at: str = ""
 
 
-class Been(msgspec.Struct, array_like=True):
+class Been(msgspec.Struct, array_like=True, gc=False):
     """How often a person went through a workflow, and when they last left it (ms)."""
 
     times: int = 0
     left_at: int = 0
 
 
-class Coupon(msgspec.Struct, array_like=True, omit_defaults=True):
+class Coupon(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A coupon of this person: `state` is reserved, redeemed, expired or released.
 
     `origin` is the id it was reserved under, when it moved here from another one.
@@ -119,7 +119,7 @@ class Coupon(msgspec.Struct, array_like=True, omit_defaults=True):
     origin: str = ""
 
 
-class Home(msgspec.Struct, array_like=True, omit_defaults=True):
+class Home(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """The home of a pool of codes, which leases them: the first `granted` are leased.
 
     `mark` tells whether those codes are still what they were then.
@@ -129,7 +129,7 @@ class Home(msgspec.Struct, array_like=True, omit_defaults=True):
     mark: str = ""
 
 
-class Desk(msgspec.Struct, array_like=True, omit_defaults=True):
+class Desk(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """The desk of a shard for one pool: `codes` are leased to it, and nobody has them yet, oldest first.
 
     `asked_at` says when it asked for more (0: it does not wait for an answer). `shut` is why there are none to be had,
@@ -147,7 +147,7 @@ class Desk(msgspec.Struct, array_like=True, omit_defaults=True):
     strangers: int = 0
 
 
-class Hope(msgspec.Struct, array_like=True, omit_defaults=True):
+class Hope(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A campaign that was shown (or held out) and whose goal may still be reached, until `until` (ms)."""
 
     campaign: str
@@ -158,7 +158,7 @@ class Hope(msgspec.Struct, array_like=True, omit_defaults=True):
     propensity: float = 1.0
 
 
-class Later(msgspec.Struct, array_like=True, omit_defaults=True):
+class Later(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A campaign is to be decided at `due` (ms), because its occasion was delayed or put off (`state/later.py`).
 
     `run` names the way through a workflow that asked for it. `pool` is there when it waits for codes of that pool, at
@@ -171,7 +171,7 @@ class Later(msgspec.Struct, array_like=True, omit_defaults=True):
     pool: str = ""
 
 
-class Written(msgspec.Struct, array_like=True, omit_defaults=True):
+class Written(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A message to this person: `state` is sent (decided, on its way), delivered, opened, clicked, bounced or held.
 
     `address` is a short hash of where it went.
@@ -187,21 +187,21 @@ class Written(msgspec.Struct, array_like=True, omit_defaults=True):
     address: str = ""
 
 
-class Link(msgspec.Struct, array_like=True):
+class Link(msgspec.Struct, array_like=True, gc=False):
     """Another id of the same person: `claimed` (asked), `joined` (answered)."""
 
     state: str
     at: int
 
 
-class Mail(msgspec.Struct, array_like=True):
+class Mail(msgspec.Struct, array_like=True, gc=False):
     """The last letter sequence sent to and received from another person."""
 
     sent: int = 0
     received: int = 0
 
 
-class Counted(msgspec.Struct, array_like=True):
+class Counted(msgspec.Struct, array_like=True, gc=False):
     """A customer as the population counts them (`state/quintiles.py`): last order (ms), orders, net money."""
 
     last_at: int = 0

@@ -89,7 +89,7 @@ __all__ = [
 ]
 
 
-class Count(msgspec.Struct, array_like=True):
+class Count(msgspec.Struct, array_like=True, gc=False):
     """How often, first when, last when."""
 
     n: int = 0
@@ -97,7 +97,7 @@ class Count(msgspec.Struct, array_like=True):
     last_at: int = 0
 
 
-class ProductSeen(msgspec.Struct, array_like=True, omit_defaults=True):
+class ProductSeen(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A product this person looked at: the latest view and how many.
 
     `price` is in the shop's currency, unless `currency` names another one that has no rate.
@@ -115,14 +115,14 @@ class ProductSeen(msgspec.Struct, array_like=True, omit_defaults=True):
     currency: str = ""
 
 
-class Search(msgspec.Struct, array_like=True):
+class Search(msgspec.Struct, array_like=True, gc=False):
     """What they searched for, and when."""
 
     query: str
     at: int
 
 
-class Order(msgspec.Struct, array_like=True, omit_defaults=True):
+class Order(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """One order, in the shop's currency. `value` is what was paid for goods; `refunded` of it came back.
 
     `currency` is set only when it is another one that has no rate: such a value is kept, and not summed.
@@ -140,7 +140,7 @@ class Order(msgspec.Struct, array_like=True, omit_defaults=True):
     categories: tuple[str, ...] = ()
 
 
-class Trait(msgspec.Struct, array_like=True):
+class Trait(msgspec.Struct, array_like=True, gc=False):
     """The latest value of a trait; the later one wins, then the greater mark (a checksum of the message id)."""
 
     at: int
@@ -148,7 +148,7 @@ class Trait(msgspec.Struct, array_like=True):
     mark: int = 0
 
 
-class Source(msgspec.Struct, array_like=True):
+class Source(msgspec.Struct, array_like=True, gc=False):
     """Where a visit came from."""
 
     source: str = ""
@@ -157,7 +157,7 @@ class Source(msgspec.Struct, array_like=True):
     at: int = 0
 
 
-class Trace(msgspec.Struct, array_like=True, omit_defaults=True):
+class Trace(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """One kind of event that a condition counts: how often in all, the sum in all, and the newest times, oldest first.
 
     `amounts` goes with `times` where a number in the events is summed, else it is empty. `n` and `total` go on counting
@@ -198,7 +198,7 @@ MAX_MAIL = 200
 MAX_ASSIGNED = 500
 
 
-class Facts(msgspec.Struct, omit_defaults=True):
+class Facts(msgspec.Struct, omit_defaults=True, gc=False):
     """What was learned under one id. `version` rises with every fold; of two versions the higher one is kept.
 
     `first_seen` is when they were first heard of, `last_seen` when they were last here (0: only told of).
@@ -237,7 +237,7 @@ class Facts(msgspec.Struct, omit_defaults=True):
     traces: dict[str, Trace] = {}
 
 
-class Session(msgspec.Struct, omit_defaults=True):
+class Session(msgspec.Struct, omit_defaults=True, gc=False):
     """The visit that is open: it ends 30 minutes after its last event, or when a new campaign source starts another.
 
     `snapshot` holds the features at one moment of the visit, chosen evenly among its events and reproducibly
@@ -278,7 +278,7 @@ class Session(msgspec.Struct, omit_defaults=True):
     filled: dict[str, str] = {}
 
 
-class CartItem(msgspec.Struct, array_like=True, omit_defaults=True):
+class CartItem(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """One line of a cart; `price` is of one piece, in the shop's currency unless `currency` names one with no rate."""
 
     quantity: int
@@ -289,7 +289,7 @@ class CartItem(msgspec.Struct, array_like=True, omit_defaults=True):
     currency: str = ""
 
 
-class Cart(msgspec.Struct, omit_defaults=True):
+class Cart(msgspec.Struct, omit_defaults=True, gc=False):
     """The cart as it stands; empty after an order."""
 
     cart_id: str = ""

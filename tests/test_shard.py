@@ -16,7 +16,7 @@ from domain.streams import LETTERS, PARTITIONS
 from state import codec
 from state.context import Context, Due, Happening, Step, Unreadable
 from state.person import Person
-from state.shard import MOST_AT_ONCE
+from state.shard import MOST_AT_ONCE, SLICE
 from state.store import Batch, StoreError
 from state.store_sqlite import SqliteStore
 from tests.shards import Bench, Tally, record, timer_after
@@ -92,8 +92,9 @@ def test_many_timers_of_many_people_fire_once_each_in_slices(tmp_path: Path) -> 
     bench = Bench(tmp_path, [timer_after(700_000), tally], HERE, hot=100)
     bench.apply(*[record(name, at=1_000 + n) for n, name in enumerate(names)])
     bench.reopen()
-    for _ in range(10):
+    for n in range(len(names) // SLICE):
         bench.apply(tick=2_000_000)
+        assert len(tally.seen) == len(names) + (n + 1) * SLICE, "nobody waits for more than a slice"
     fired = [(now, who) for who, what, now in tally.seen if what.startswith("due")]
     assert len(fired) == len(names) == len(set(fired))
     assert fired == sorted(fired)

@@ -1,0 +1,91 @@
+"""One worker between its reads: who has an event waits for no more of other people's timers than a slice."""
+
+import gc
+from pathlib import Path
+
+import pytest
+
+from connectors.open_log import open_log
+from domain.record import Outgoing
+from domain.settings import Settings
+from flows import garbage, worker
+from flows.onsite import STEPS
+from flows.worker import TICKED, Worker, wall
+from state import codec
+from tests.shards import record
+
+HOURS = 3_600_000
+EVERYBODY = [f"p{n}" for n in range(400)]
+
+
+def made(folder: Path) -> Worker:
+    """A worker over a log in which everybody looked at a page three hours ago."""
+    (folder / "shop.toml").write_text('currency = "EUR"\n')
+    settings = Settings(data=str(folder / "data"), playbook=str(folder), redis=f"unix://{folder}/nobody", partitions=32)
+    began = wall() - 3 * HOURS
+    with open_log(settings) as log:
+        for n, who in enumerate(EVERYBODY):
+            one = record(who, "Page Viewed", type="page", messageId=f"m{n}")
+            log.append([Outgoing(one.stream, one.key, one.value, log_time=began + n)])
+    return Worker(settings, STEPS)
+
+
+def test_timers_of_many_shards_fire_a_few_shards_at_a_time_until_all_have(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    partitions = range(one.settings.partitions)
+    one.own(partitions)
+    reader = one.reader(partitions)
+    ticked = []
+    for _ in range(200):
+        work = one.read(reader, partitions)
+        for _, found in work:
+            one.apply(found)
+        ticked.append([partition for _, (partition, _, tick) in work if tick])
+        one.publish()
+    assert max(map(len, ticked)) == TICKED, "many shards were due, and took turns"
+    assert {partition for some in ticked for partition in some} == set(partitions)
+    people = [codec.decode(value) for p in partitions for _, value in one.store.persons(p)]
+    assert len(people) == len(EVERYBODY)
+    assert not [person.id for person in people if person.session is not None or person.timers]
+    reader.close()
+    one.finish()
+
+
+def test_a_playbook_that_was_let_go_of_is_cleared_away_when_there_is_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "AT_REST", 3)
+    one = made(tmp_path)
+    assert not one.has_let_go()
+    one._let_go = True
+    said = []
+    for quiet in range(5):
+        one._quiet = quiet
+        said.append(one.has_let_go())
+    assert said == [False, False, False, True, False]
+    one.finish()
+
+
+def test_garbage_is_looked_for_in_steps_and_never_meanwhile() -> None:
+    """What goes round in a circle is found by the next step; what is there already is not looked at again."""
+
+    class Circle:
+        def __init__(self) -> None:
+            self.me = self
+
+    def circles() -> int:
+        return sum(type(one) is Circle for one in gc.get_objects())
+
+    garbage.settle()
+    try:
+        assert not gc.isenabled()
+        for _ in range(garbage.YOUNG + 1):
+            Circle()
+        assert circles() > garbage.YOUNG, "nobody has looked yet"
+        garbage.step()
+        assert not circles()
+        assert gc.get_freeze_count() > 1_000
+    finally:
+        garbage.leave()
+    assert gc.isenabled()
+    assert not gc.get_freeze_count()

@@ -114,7 +114,7 @@ def _values(own: Words, here: Path, one: Campaign, known: Known, *, coded: bool)
             elif one.coupon is None and asked not in ("", "code"):
                 yield (*here, field), (f"asks for {{{{ coupon.{asked} }}}}: a code that is the same for everybody has "
                                        "only {{ coupon.code }}; the coupons of a pool have more")
-            elif pool is not None and asked not in ("", "code", "expires") and not getattr(pool, asked):
+            elif pool is not None and asked not in ("", "code", "expires", "products") and not getattr(pool, asked):
                 yield (*here, field), (f"asks for {{{{ coupon.{asked} }}}}, and coupons/{pool.name}.toml has no "
                                        f"{asked}{_worth(pool, asked)}")
 

@@ -101,6 +101,10 @@ an amount. Everything inserted is escaped, and the result is sanitised.
 |---|---|
 {variables}
 
+`products` are the last 20 products that they looked at, the newest first; `product` is the newest one.
+`coupon.products` are those of them that the campaign's coupon is good for. Those of one category are
+`{{% assign lamps = products | where: "category", "Light" %}}`, and the first of them is `{{{{ lamps.first.name }}}}`.
+
 HTML may use {tags}.
 
 ## Why something was held
@@ -133,6 +137,9 @@ REASONS = {
     "coupon_first_order": "the coupon is for a first order, and they have ordered",
     "coupon_once": "they had a coupon of this kind already",
     "coupon_not_with": "they have (or used) a coupon that goes not together with this one",
+    "coupon_products": "the occasion is about a product that the coupon is not good for",
+    "coupon_min_value": "with what the occasion is about the cart would be worth less than the coupon is good from, "
+                        "and the words do not say `coupon.min_value`",
     "coupon_limit": "they hold as many coupons as anybody can",
     "coupon_pending": "a code for them is on its way; they are looked at again when it is here",
     "sold_out": "all codes of the coupon are given out",

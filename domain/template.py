@@ -34,11 +34,12 @@ VARIABLES: Final[dict[str, tuple[str, ...]]] = {
     "cart": ("items", "value", "count"),
     "order": ("id", "value", "items"),
     "first_name": (), "last_name": (), "traits": (), "country": (), "device": (), "search": (),
-    "coupon": ("code", "percent", "amount", "min_value", "free_shipping", "expires"),
+    "coupon": ("code", "percent", "amount", "min_value", "free_shipping", "expires", "products"),
     "shop": ("name", "url", "currency"),
 }
-"""What a template may ask for, and the fields where they are fixed. `products` and `cart.items` are lists. `coupon` has
-fields where the campaign takes it from a pool, else it is the code that is the same for everybody."""
+"""What a template may ask for, and the fields where they are fixed. `products`, `cart.items` and `coupon.products` are
+lists. `coupon` has fields where the campaign takes it from a pool; else it is the code that is the same for
+everybody."""
 
 TAGS: Final[dict[str, set[str]]] = {
     "a": {"href", "title"}, "img": {"src", "alt", "width", "height"}, "ol": {"start"},
@@ -151,19 +152,25 @@ _PLAIN = _environment(html=False)
 
 
 class Template:
-    """One parsed template. `roots` are the variables it asks for. ValueError when it cannot be parsed."""
+    """One parsed template. `roots` are the variables it asks for, `fields` the fields of them, as "coupon.products".
 
-    __slots__ = ("_parsed", "html", "roots", "source")
+    ValueError when it cannot be parsed.
+    """
+
+    __slots__ = ("_parsed", "fields", "html", "roots", "source")
 
     def __init__(self, source: str, *, html: bool = False) -> None:
         self.source = source
         self.html = html
         self._parsed: liquid.BoundTemplate | None = None
         self.roots: tuple[str, ...] = ()
+        self.fields: frozenset[str] = frozenset()
         if "{{" in source or "{%" in source:
             try:
                 self._parsed = (_HTML if html else _PLAIN).from_string(source)
                 self.roots = tuple(sorted(map(str, self._parsed.global_variables())))
+                self.fields = frozenset(f"{path[0]}.{path[1]}" for path in self._parsed.global_variable_segments()
+                                        if len(path) > 1)
             except (LiquidError, RecursionError) as wrong:
                 raise ValueError(_plain_error(wrong)) from wrong
 

@@ -28,7 +28,8 @@ class Prepared(NamedTuple):
 
     `variant` names the side of the experiment and the device they are for: "default", "mobile", "b/default",
     "b/mobile". `needs` is what may change what they say, in the words of `state/changes.py`. `pool` names the pool
-    whose coupon they show.
+    whose coupon they show, `covers` the products it is good for where they say `coupon.products`, and `told` is whether
+    they say from what value.
     """
 
     variant: str
@@ -42,6 +43,8 @@ class Prepared(NamedTuple):
     roots: tuple[str, ...]
     needs: frozenset[str]
     pool: str
+    covers: tuple[str, ...] | None
+    told: bool
 
 
 def prepare(rule: CampaignRule, device: str, rules: Rules, side: str = "") -> Prepared:
@@ -61,13 +64,14 @@ def prepare(rule: CampaignRule, device: str, rules: Rules, side: str = "") -> Pr
         if own is not None:
             words = inherit(own.words(own.variant(device)), words)
         named = f"{side}/{variant}" if side else variant
+        pool = rules.pools.get(rule.campaign.coupon or "")
         kept = rules.words[rule.name, side, variant] = _parsed(
-            named, words, rules.playbook.templates, rule.campaign.coupon or "")
+            named, words, rules.playbook.templates, rule.campaign.coupon or "", pool.pool.products if pool else ())
     prepared: Prepared = kept
     return prepared
 
 
-def _parsed(variant: str, words: Words, files: Mapping[str, str], pool: str) -> Prepared:
+def _parsed(variant: str, words: Words, files: Mapping[str, str], pool: str, products: tuple[str, ...]) -> Prepared:
     body = files.get(words.template, "") if words.template else words.body
     parts = {
         "title": Template(words.title), "body": Template(body, html=True), "button": Template(words.button),
@@ -76,10 +80,14 @@ def _parsed(variant: str, words: Words, files: Mapping[str, str], pool: str) -> 
     seed = msgspec.json.encode([variant, words, body])
     roots = {root for part in parts.values() for root in part.roots}
     needs = {"visit", "about"}.union(*(NEEDS.get(root, ()) for root in roots))
+    fields = frozenset[str]().union(*(part.fields for part in parts.values()))
     if pool:
         needs.add("coupons")
+    covers = products if pool and "coupon.products" in fields else None
+    if covers is not None:
+        needs.update(NEEDS["products"])
     return Prepared(variant=variant, hash=blake2b(seed, digest_size=8).hexdigest(), roots=tuple(sorted(roots)),
-                    needs=frozenset(needs), pool=pool, **parts)
+                    needs=frozenset(needs), pool=pool, covers=covers, told="coupon.min_value" in fields, **parts)
 
 
 def content_key(prepared: Prepared, person: Person, facts: Facts) -> str:
@@ -88,7 +96,7 @@ def content_key(prepared: Prepared, person: Person, facts: Facts) -> str:
         return prepared.hash
     values = [STAMPS[root](person, facts) for root in prepared.roots if root in STAMPS]
     if prepared.pool:
-        values.append(coupon_stamp(person, prepared.pool))
+        values.append(coupon_stamp(person, prepared.pool, prepared.covers))
     return blake2b(repr((prepared.hash, values)).encode(), digest_size=8).hexdigest()
 
 
@@ -115,7 +123,8 @@ def values_of(prepared: Prepared, person: Person, facts: Facts, rules: Rules) ->
     """The values that the words use, by variable; what is not known is not there."""
     values = {root: value for root in prepared.roots
               if root in VALUES and (value := VALUES[root](person, facts, rules)) not in (None, "", [], {})}
-    if prepared.pool and (coupon := coupon_values(person, prepared.pool, rules)):
+    if prepared.pool and (
+            coupon := coupon_values(person, prepared.pool, rules, products=prepared.covers is not None)):
         values["coupon"] = coupon
     if "shop" not in values:  # amounts are written in its currency
         values["shop"] = VALUES["shop"](person, facts, rules)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from domain.action import Because, Disarm, Hold
 from domain.effect import Effect
 from domain.letter import Letter
-from operators.speak import Silence, speak
+from operators.speak import Silence, no_occasion, speak
 from state import feedback, hopes, later
 from state.addresses import why_not
 from state.context import Context, Due, Happening
@@ -50,7 +50,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     elif not isinstance(event, Letter) and event.name in context.rules.disarming:
         effects += _take_back(person, event.name, context)
     if context.proposals:
-        effects += _decide(person, context)
+        effects += _decide(person, event, context)
     return effects
 
 
@@ -86,7 +86,7 @@ def _propose(person: Person, waiting: list[tuple[str, Later]], context: Context,
 # -- deciding --------------------------------------------------------------------------------------------------
 
 
-def _decide(person: Person, context: Context) -> list[Effect]:
+def _decide(person: Person, event: Happening, context: Context) -> list[Effect]:
     facts = known(person)
     effects: list[Effect] = []
     won: dict[str, str] = {}
@@ -98,13 +98,13 @@ def _decide(person: Person, context: Context) -> list[Effect]:
                 tell(person, proposal.run, False, "lower_priority", context)
             continue
         decided.add(rule.name)
-        reason = _one(person, facts, proposal, won, context, effects)
+        reason = _one(person, facts, proposal, won, event, context, effects)
         if proposal.run:
             tell(person, proposal.run, not reason, reason, context)
     return effects
 
 
-def _one(person: Person, facts: Facts, proposal: Proposal, won: dict[str, str], context: Context,
+def _one(person: Person, facts: Facts, proposal: Proposal, won: dict[str, str], event: Happening, context: Context,
          effects: list[Effect]) -> str:
     """Decide one proposal; the reason of a hold, else empty."""
     rule, limited = proposal.rule, ("", "")
@@ -112,6 +112,8 @@ def _one(person: Person, facts: Facts, proposal: Proposal, won: dict[str, str], 
     if reason in _REFILL and rule.format == "slot" and person.session is not None \
             and rule.name in person.session.filled:
         limited, reason = (reason, detail), ""
+    if not reason and rule.kind == "event" and rule.campaign.coupon and not proposal.occasion:
+        reason, detail = no_occasion(person, facts, rule, event, context)
     if not reason and (until := quiet_until(rule, facts, context.rules, context.now)):
         later.put_off(person, rule, until, proposal.occasion or rule.occasion, proposal.run)
         reason, detail = QUIET, "until they end, where they are"

@@ -15,7 +15,8 @@ from domain.template import Missing
 from operators.render import Prepared, prepare, render
 from operators.write_message import write
 from state import coupons
-from state.context import Context
+from state.context import Context, Happening
+from state.covers import unfit
 from state.decisions import because, remember
 from state.experiments import Side
 from state.exposures import fills_already, released, reserve
@@ -45,6 +46,16 @@ class Words(msgspec.Struct, frozen=True):
     discount: Discount | None = None
 
 
+def no_occasion(person: Person, facts: Facts, rule: CampaignRule, event: Happening,
+                context: Context) -> tuple[str, str]:
+    """Why what just happened is no occasion to speak of the campaign's coupon, as (reason, detail); else ("", "")."""
+    pool, device = context.rules.pools.get(rule.campaign.coupon or ""), _device(person, facts, rule)
+    if pool is None:
+        return "", ""
+    told = all(prepare(rule, device, context.rules, side).told for side in rule.campaign.variants or ("",))
+    return unfit(person, pool.pool, event, context.rules, told=told)
+
+
 def promise(person: Person, rule: CampaignRule, context: Context) -> int:
     """See that the person holds the coupon that the campaign promises; how long what is said is good (ms).
 
@@ -62,10 +73,7 @@ def promise(person: Person, rule: CampaignRule, context: Context) -> int:
 
 def words(person: Person, facts: Facts, rule: CampaignRule, side: Side, until: int, context: Context) -> Words:
     """The words for this person. Silence when they need a value that is not known, or cannot be made."""
-    device = ""
-    if rule.on_site:
-        device = (person.session.device if person.session is not None else "") or facts.device
-    prepared = prepare(rule, device, context.rules, side.variant)
+    prepared = prepare(rule, _device(person, facts, rule), context.rules, side.variant)
     try:
         content = render(prepared, person, facts, context.rules)
     except Missing as missing:
@@ -74,6 +82,12 @@ def words(person: Person, facts: Facts, rule: CampaignRule, side: Side, until: i
         raise Silence("template", str(wrong)) from None
     discount = coupons.discount(person, prepared.pool, context.rules) if prepared.pool else None
     return Words(content, prepared, until, discount)
+
+
+def _device(person: Person, facts: Facts, rule: CampaignRule) -> str:
+    if not rule.on_site:
+        return ""
+    return (person.session.device if person.session is not None else "") or facts.device
 
 
 def speak(person: Person, facts: Facts, proposal: Proposal, side: Side, context: Context,

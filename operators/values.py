@@ -11,13 +11,11 @@ from typing import Any
 from domain.money import to_minor
 from domain.template import Price, Voucher
 from state.coupons import discount, held
+from state.covers import covered
 from state.days import zone
 from state.person import CartItem, Facts, Person, ProductSeen
 from state.rules import Rules
 from state.view import known
-
-PRODUCTS = 4
-"""Products that `products` lists, newest first."""
 
 
 def _filled(**values: Any) -> dict[str, Any]:
@@ -69,7 +67,7 @@ def _device(person: Person, facts: Facts) -> str:
 
 VALUES: dict[str, Callable[[Person, Facts, Rules], Any]] = {
     "product": lambda p, f, rules: _product(f.products[-1], rules) if f.products else None,
-    "products": lambda p, f, rules: [_product(seen, rules) for seen in reversed(f.products[-PRODUCTS:])],
+    "products": lambda p, f, rules: [_product(seen, rules) for seen in reversed(f.products)],
     "cart": _cart,
     "order": _order,
     "first_name": lambda p, f, rules: _trait(f, "first_name", "firstName"),
@@ -83,7 +81,7 @@ VALUES: dict[str, Callable[[Person, Facts, Rules], Any]] = {
 
 STAMPS: dict[str, Callable[[Person, Facts], Any]] = {
     "product": lambda p, f: _stamp(f.products[-1]) if f.products else None,
-    "products": lambda p, f: [_stamp(seen) for seen in f.products[-PRODUCTS:]],
+    "products": lambda p, f: [_stamp(seen) for seen in f.products],
     "cart": lambda p, f: [(key, i.quantity, i.price, i.name) for key, i in p.cart.items.items()] if p.cart else None,
     "order": lambda p, f: (f.orders[-1].order_id, f.orders[-1].value, f.orders[-1].items) if f.orders else None,
     "first_name": lambda p, f: _trait(f, "first_name", "firstName"),
@@ -108,27 +106,33 @@ def _stamp(seen: ProductSeen) -> tuple[Any, ...]:
 # -- a coupon of their own -----------------------------------------------------------------------------------------
 
 
-def coupon_values(person: Person, pool: str, rules: Rules) -> Voucher:
+def coupon_values(person: Person, pool: str, rules: Rules, *, products: bool = False) -> Voucher:
     """`coupon`: the code of this pool that is theirs, and what it is worth; nothing without one.
 
-    `expires` is the day on which it ends where the person is, as "2026-12-24".
+    `expires` is the day on which it ends where the person is, as "2026-12-24". With `products`: what they looked at and
+    it is good for, newest first.
     """
     worth = discount(person, pool, rules)
     if worth is None:
         return Voucher()
-    currency = rules.shop.currency
+    currency, facts = rules.shop.currency, known(person)
 
     def price(amount: float) -> Price | None:
         return Price(rules.money(to_minor(amount, currency))) if amount else None
 
-    ends = datetime.fromtimestamp(worth.expires_at / 1000, zone(known(person).timezone, rules.shop.timezone))
+    ends = datetime.fromtimestamp(worth.expires_at / 1000, zone(facts.timezone, rules.shop.timezone))
     return Voucher(_filled(
         code=worth.code, percent=Price(f"{worth.percent:g}") if worth.percent else None, amount=price(worth.amount),
         min_value=price(worth.min_value), free_shipping=worth.free_shipping or None,
-        expires=ends.strftime("%Y-%m-%d")))
+        expires=ends.strftime("%Y-%m-%d"),
+        products=[_product(seen, rules) for seen in reversed(covered(facts.products, worth.products))] or None
+        if products else None))
 
 
-def coupon_stamp(person: Person, pool: str) -> tuple[str, int] | None:
-    """Their coupon of this pool."""
+def coupon_stamp(person: Person, pool: str, products: tuple[str, ...] | None = None) -> tuple[Any, ...] | None:
+    """Their coupon of this pool; with the `products` it is good for (none named: all), those that they looked at."""
     coupon = held(person, pool)
-    return (coupon.code, coupon.until) if coupon is not None else None
+    if coupon is None:
+        return None
+    seen = covered(known(person).products, products) if products is not None else ()
+    return coupon.code, coupon.until, *map(_stamp, seen)

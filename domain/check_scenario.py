@@ -27,7 +27,9 @@ DEVICES = ("desktop", "mobile", "tablet", "phone", "computer")
 ANSWERS = ("granted", "denied", "yes", "no", "true", "false", "refused")
 COUPON = ("reserved", "redeemed", "expired", "released")
 WAY = ("entered", "left", "finished", "goal", "step")
-SAID = ("as", "by", "title", "body", "variant", "because")
+PARTS = ("title", "body", "button", "url", "image", "coupon", "discount")
+"""The words of a campaign, and what its coupon is worth: `title contains …`, `discount lacks …`."""
+SAID = ("as", "by", *PARTS, "variant", "because")
 """First words of what can be said about a campaign."""
 
 _FOUND = Iterator[tuple[str, str]]
@@ -147,9 +149,12 @@ def _campaign(row: Row, known: Known) -> _FOUND:
         word, _, rest = detail.partition(" ")
         if word in ("as", "by"):
             yield from _one_of((rest,), (*ON_SITE, *OFF_SITE))
-        elif word in ("title", "body"):
-            if not rest.startswith("contains "):
-                yield "details", f'should be written as "{word} contains …", is "{detail}"'
+        elif word in PARTS:
+            verb, _, part = rest.partition(" ")
+            if verb not in ("contains", "lacks") or not part.strip(' "'):
+                yield "details", f'should be written as "{word} contains …" or "{word} lacks …", is "{detail}"'
+            elif word == "discount" and not one.on_site:
+                yield "details", f"only what is shown on the site tells the page of a discount: {row.which} is written"
         elif word == "variant":
             yield from _one_of(rest.split("/"), (*one.variants, "holdout", "default", *DEVICES[:3]),
                                f"{row.which} has no variant")
@@ -159,8 +164,8 @@ def _campaign(row: Row, known: Known) -> _FOUND:
                     meant(rest, REASONS) or "; they are listed at the end of docs/playbook.md")
         else:
             yield "details", f'"{detail}" says nothing here' + (
-                meant(word, SAID) or "; possible are as FORMAT, by CHANNEL, title contains …, body contains …, "
-                                     "variant NAME, because REASON")
+                meant(word, SAID) or f"; possible are as FORMAT, by CHANNEL, variant NAME, because REASON, and "
+                                     f"… contains …, … lacks … of {', '.join(PARTS)}")
 
 
 def _workflow(row: Row, known: Known) -> _FOUND:

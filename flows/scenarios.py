@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from domain.action import Arm, CouponNews, Disarm, Hold, Move, Progress, Send
-from domain.check_scenario import SOMEBODY, check_scenario, given
+from domain.check_scenario import PARTS, SOMEBODY, check_scenario, given
 from domain.message import Message
 from domain.model import Model, Quality
 from domain.playbook import Playbook
@@ -25,6 +25,7 @@ from domain.streams import PARTITIONS
 from flows.onsite import STEPS
 from flows.scenario_events import Teller
 from flows.scenario_reasons import Reasons, said
+from flows.scenario_words import words_of
 from state.person import Person
 from state.reactions import Note, Reactions
 from state.rules import Rules, compile_rules
@@ -228,7 +229,6 @@ class _Telling:
         if effect is None and one.note.about is not None:  # an offer that was ready: its words are those of the arm
             effect = next((note.effect for note in reversed(self.reactions.notes)
                            if isinstance(note.effect, Arm) and note.effect.id == one.note.about.action_id), None)
-        content = getattr(effect, "content", None)
         because = getattr(effect, "because", None)
         for detail in row.details:
             word, _, rest = detail.partition(" ")
@@ -236,10 +236,11 @@ class _Telling:
                 form = effect.channel if isinstance(effect, Message) else getattr(effect, "format", "")
                 if form != rest:
                     return f"it came as {form}"
-            elif word in ("title", "body") and rest.startswith("contains "):
-                text = "" if content is None else content.title if word == "title" else content.html
-                if rest[9:].strip('"').lower() not in text.lower():
-                    return f"its {word} is {text[:120]!r}"
+            elif word in PARTS:
+                verb, _, part = rest.partition(" ")
+                text = words_of(effect, word)
+                if (part.strip('"').lower() in text.lower()) is not (verb == "contains"):
+                    return f"its {word} is {text[:300]!r}"
             elif word == "because":
                 reason = because.reason if because is not None else ""
                 if because is None or not reason.startswith(rest):

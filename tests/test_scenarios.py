@@ -56,6 +56,13 @@ CANADA = ("| | | given | country | CA |", "| 0s | | does | Page Viewed | |", "| 
     ("| | | is not in | new_visitors | |", "Ann is in new_visitors"),
     ("| | | is in | customers | |", "Ann is not in customers"),
     ("| | | held | welcome_canada | |", "welcome_canada did not come. What came of it: shown at 60 s."),
+    ("| | | shown | welcome_canada | title lacks hello |", "its title is 'Bonjour, hello, Canada'"),
+    ("| | | shown | welcome_canada | body contains seven days |", "its body is '<p>We ship to you from Italy in six"),
+    ("| | | shown | welcome_canada | button contains buy |", "its button is 'How we ship'"),
+    ("| | | shown | welcome_canada | url contains /cart |", "its url is '/shop/'"),
+    ("| | | shown | welcome_canada | image contains lamp |", "its image is ''"),
+    ("| | | shown | welcome_canada | coupon contains LUME |", "its coupon is ''"),
+    ("| | | shown | welcome_canada | discount contains 10 percent |", "its discount is ''"),
     ("| | | shown | welcome_canada | variant mobile |", "it was variant default"),
     ("| | | leaves | new_visitors | |", "leaves: new_visitors did not come. Ann is in new_visitors, since 0 s: "),
     ("| | | shown | thank_you | |", 'Its occasion never came: no "Order Completed" so far.'),
@@ -93,7 +100,9 @@ def test_a_row_stands_for_one_happening(rules: Rules) -> None:
     ("| | | shown | thank_you | as baner |", 'details: there is no "baner"; did you mean "banner"?'),
     ("| | | shown | thank_you | titel contains x |",
      'details: "titel contains x" says nothing here; did you mean "title"?'),
-    ("| | | shown | thank_you | title Thank |", 'should be written as "title contains …", is "title Thank"'),
+    ("| | | shown | thank_you | title Thank |", 'written as "title contains …" or "title lacks …", is "title Thank"'),
+    ("| | | shown | thank_you | button contains |", 'or "button lacks …", is "button contains"'),
+    ("| | | message | winback_mail | discount contains 10 |", "winback_mail is written"),
     ("| | | shown | thank_you | title=Thank |", 'says nothing here; did you mean "title contains Thank"?'),
     ("| | | message | cart_mail | variant shrot |", 'cart_mail has no variant "shrot"; did you mean "short"?'),
     ("| | | held | cart_mail | because limits |", 'there is no reason "limits"; did you mean "limit"?'),
@@ -175,3 +184,9 @@ def test_a_file_without_a_story_is_a_mistake() -> None:
 def test_the_same_story_is_told_the_same_twice(rules: Rules) -> None:
     [one] = story(*CANADA, "| | | nothing | | |")
     assert tell(one, rules) == tell(one, rules)
+
+
+def test_what_was_said_can_be_told_word_for_word(rules: Rules) -> None:
+    assert wrong(rules, *CANADA, "| 60s | | shown | welcome_canada | title contains HELLO, title lacks Brazil, "
+                                 'body contains "days, duties paid", button contains ship, url contains /shop/, '
+                                 "image lacks lamp, coupon lacks LUME, discount lacks percent, variant default |") == []

@@ -68,7 +68,8 @@ CANADA = ("| | | given | country | CA |", "| 0s | | does | Page Viewed | |", "| 
     ("| | | shown | thank_you | |", 'Its occasion never came: no "Order Completed" so far.'),
     ("| | | shown | need_a_hand | |", "Ann is not in hesitating_with_cart: what does not hold is cart"),
     ("| | | message | cart_mail | |", "Ann never entered the workflow cart. Ann is not in cart_left_behind: what does"),
-    ("| | | workflow | welcome | entered |", 'Ann never entered the workflow welcome. "Consent Updated" lets'),
+    ("| | | workflow | after_order | entered |", 'Ann never entered the workflow after_order. "Order Completed" lets'),
+    ("| | | workflow | welcome | entered |", "Ann is not in letters_welcome: what does not hold is"),
     ("| | | coupon | winback | reserved |", "coupon: winback did not come. Nothing of the kind came."),
 ])
 def test_what_is_not_as_told_is_said(rules: Rules, row: str, said: str) -> None:
@@ -151,9 +152,10 @@ def test_where_somebody_stands_in_a_workflow_is_said(rules: Rules) -> None:
         rules, "| | | given | customer | ann |", "| | | given | trait email | ann@shop.example |",
         "| | | given | consent email:marketing | granted |",
         "| 0s | | does | Product Added | product_id=p1, name=Mug, price=12, quantity=1 |", "| 1h | | time passes | | |",
-        "| | | message | cart_mail | |", "| 1d | | time passes | | |", "| | | message | cart_text | |")
+        "| | | shown | need_a_hand | |", "| | | message | cart_mail | |", "| 1d | | time passes | | |",
+        "| | | message | cart_text | |")
     assert len(found) == 1
-    assert found[0].startswith('s.md, line 12, message: cart_text did not come. Ann is at the step step_2 of the '
+    assert found[0].startswith('s.md, line 13, message: cart_text did not come. Ann is at the step step_2 of the '
                                'workflow cart and waits for event "Message Opened", until 25 hours.')
 
 

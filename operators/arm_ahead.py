@@ -89,7 +89,7 @@ def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRu
     if lasts and context.changed is not None and prepared.needs.isdisjoint(context.changed):
         return "", ""
     try:
-        until = promise(person, rule, context)
+        until = promise(person, facts, rule, prepared, context)
     except Silence as silence:
         return silence.reason, silence.detail
     key = content_key(prepared, person, facts)
@@ -101,7 +101,7 @@ def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRu
     if failed_key == key:  # nothing that it lacked has changed since
         return failure, detail
     try:
-        said = words(person, facts, rule, side, until, context)
+        said = words(person, facts, prepared, until, context)
     except Silence as silence:
         unready[rule.name] = key, silence.reason, silence.detail
         return silence.reason, silence.detail

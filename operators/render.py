@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import msgspec
 import nh3
 
-from domain.action import Content
+from domain.action import Content, Discount
 from domain.campaign import Words
 from domain.content import inherit
 from domain.template import TAGS, Template, Voucher, is_safe_url
 from operators.values import NEEDS, STAMPS, VALUES, coupon_stamp, coupon_values
+from state.coupons import discount
 from state.person import Facts, Person
 from state.rules import CampaignRule, Rules
 
@@ -100,12 +101,13 @@ def content_key(prepared: Prepared, person: Person, facts: Facts) -> str:
     return blake2b(repr((prepared.hash, values)).encode(), digest_size=8).hexdigest()
 
 
-def render(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> Content:
+def render(prepared: Prepared, person: Person, facts: Facts, rules: Rules, worth: Discount | None = None) -> Content:
     """What is shown. Missing when a value is not known; ValueError when the template fails or leads astray.
 
-    The code of a person's own coupon is shown, unless the words name another one.
+    The code of a person's own coupon is shown, unless the words name another one; `worth` stands for it while they have
+    none.
     """
-    values = values_of(prepared, person, facts, rules)
+    values = values_of(prepared, person, facts, rules, worth)
     code = _line(prepared.coupon.render(values))
     if code and not prepared.pool:
         values["coupon"] = Voucher(code=code)
@@ -119,13 +121,13 @@ def render(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> Co
     )
 
 
-def values_of(prepared: Prepared, person: Person, facts: Facts, rules: Rules) -> dict[str, Any]:
+def values_of(prepared: Prepared, person: Person, facts: Facts, rules: Rules,
+              worth: Discount | None = None) -> dict[str, Any]:
     """The values that the words use, by variable; what is not known is not there."""
     values = {root: value for root in prepared.roots
               if root in VALUES and (value := VALUES[root](person, facts, rules)) not in (None, "", [], {})}
-    if prepared.pool and (
-            coupon := coupon_values(person, prepared.pool, rules, products=prepared.covers is not None)):
-        values["coupon"] = coupon
+    if prepared.pool and (worth := discount(person, prepared.pool, rules) or worth) is not None:
+        values["coupon"] = coupon_values(person, worth, rules, products=prepared.covers is not None)
     if "shop" not in values:  # amounts are written in its currency
         values["shop"] = VALUES["shop"](person, facts, rules)
     return values

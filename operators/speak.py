@@ -12,7 +12,7 @@ import msgspec
 from domain.action import Because, Content, Discount, Send
 from domain.message import Message
 from domain.template import Missing
-from operators.render import Prepared, prepare, render
+from operators.render import Prepared, content_key, prepare, render
 from operators.write_message import write
 from state import coupons
 from state.context import Context, Happening
@@ -56,30 +56,54 @@ def no_occasion(person: Person, facts: Facts, rule: CampaignRule, event: Happeni
     return unfit(person, pool.pool, event, context.rules, told=told)
 
 
-def promise(person: Person, rule: CampaignRule, context: Context) -> int:
+def promise(person: Person, facts: Facts, rule: CampaignRule, prepared: Prepared, context: Context) -> int:
     """See that the person holds the coupon that the campaign promises; how long what is said is good (ms).
 
-    Silence when there is none for them.
+    Silence when there is none for them, or it could not be told: what is not said is not promised.
     """
     until = context.now + rule.valid_for
     pool = rule.campaign.coupon
     if pool is None:
         return until
+    if refused := coupons.refusal(person, pool, context):
+        raise Silence(refused, f"of {pool}")
+    if coupons.held(person, pool, context.now) is None:
+        _try(person, facts, rule, prepared, context)
     coupon = coupons.reserve(person, pool, rule.name, context)
     if isinstance(coupon, str):
         raise Silence(coupon, f"of {pool}")
     return min(until, coupon.until)
 
 
-def words(person: Person, facts: Facts, rule: CampaignRule, side: Side, until: int, context: Context) -> Words:
-    """The words for this person. Silence when they need a value that is not known, or cannot be made."""
-    prepared = prepare(rule, _device(person, facts, rule), context.rules, side.variant)
+def _try(person: Person, facts: Facts, rule: CampaignRule, prepared: Prepared, context: Context) -> None:
+    """Whether the words can be made, but for the code; what came of it is kept until they would be others."""
+    tried: dict[str, tuple[tuple[str, str], str, str]] = person.__dict__.setdefault("tried", {})
+    key = context.rules.short, content_key(prepared, person, facts)
+    kept = tried.get(rule.name)
+    if kept is None or kept[0] != key:
+        reason = detail = ""
+        try:
+            _content(prepared, person, facts, context, coupons.likeness(prepared.pool, context))
+        except Silence as silence:
+            reason, detail = silence.reason, silence.detail
+        kept = tried[rule.name] = key, reason, detail
+    if kept[1]:
+        raise Silence(*kept[1:])
+
+
+def _content(prepared: Prepared, person: Person, facts: Facts, context: Context,
+             worth: Discount | None = None) -> Content:
     try:
-        content = render(prepared, person, facts, context.rules)
+        return render(prepared, person, facts, context.rules, worth)
     except Missing as missing:
         raise Silence(f"missing {missing}") from None
     except ValueError as wrong:
         raise Silence("template", str(wrong)) from None
+
+
+def words(person: Person, facts: Facts, prepared: Prepared, until: int, context: Context) -> Words:
+    """The words for this person. Silence when they need a value that is not known, or cannot be made."""
+    content = _content(prepared, person, facts, context)
     discount = coupons.discount(person, prepared.pool, context.rules) if prepared.pool else None
     return Words(content, prepared, until, discount)
 
@@ -97,7 +121,8 @@ def speak(person: Person, facts: Facts, proposal: Proposal, side: Side, context:
     `limited` is the limit that stands in the way unless this only fills a slot again with what it shows already.
     """
     rule = proposal.rule
-    said = words(person, facts, rule, side, promise(person, rule, context), context)
+    prepared = prepare(rule, _device(person, facts, rule), context.rules, side.variant)
+    said = words(person, facts, prepared, promise(person, facts, rule, prepared, context), context)
     if not rule.on_site:
         return _write(person, facts, proposal, side, said, context)
     key = ""

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from domain.action import Discount
 from domain.money import to_minor
 from domain.template import Price, Voucher
-from state.coupons import discount, held
+from state.coupons import held
 from state.covers import covered
 from state.days import zone
 from state.person import CartItem, Facts, Person, ProductSeen
@@ -106,15 +107,12 @@ def _stamp(seen: ProductSeen) -> tuple[Any, ...]:
 # -- a coupon of their own -----------------------------------------------------------------------------------------
 
 
-def coupon_values(person: Person, pool: str, rules: Rules, *, products: bool = False) -> Voucher:
-    """`coupon`: the code of this pool that is theirs, and what it is worth; nothing without one.
+def coupon_values(person: Person, worth: Discount, rules: Rules, *, products: bool = False) -> Voucher:
+    """`coupon`: its code, and what it is `worth`.
 
     `expires` is the day on which it ends where the person is, as "2026-12-24". With `products`: what they looked at and
     it is good for, newest first.
     """
-    worth = discount(person, pool, rules)
-    if worth is None:
-        return Voucher()
     currency, facts = rules.shop.currency, known(person)
 
     def price(amount: float) -> Price | None:
@@ -132,7 +130,7 @@ def coupon_values(person: Person, pool: str, rules: Rules, *, products: bool = F
 def coupon_stamp(person: Person, pool: str, products: tuple[str, ...] | None = None) -> tuple[Any, ...] | None:
     """Their coupon of this pool; with the `products` it is good for (none named: all), those that they looked at."""
     coupon = held(person, pool)
-    if coupon is None:
-        return None
     seen = covered(known(person).products, products) if products is not None else ()
-    return coupon.code, coupon.until, *map(_stamp, seen)
+    if coupon is None and not seen:
+        return None
+    return (coupon.code, coupon.until) if coupon is not None else (), *map(_stamp, seen)

@@ -52,26 +52,18 @@ def reserve(person: Person, pool: str, campaign: str, context: Context) -> Coupo
     (timer `again:`). Reasons: coupon_first_order, coupon_once, coupon_not_with, coupon_limit, recorded_days, and those
     of the desk: coupon_pending, sold_out, codes_changed, no_coupon.
     """
-    rule: PoolRule | None = context.rules.pools.get(pool)
-    if rule is None:
-        return NO_COUPON
-    if rule.first_order_only and known(person).order_count:
-        return FIRST
+    refused = refusal(person, pool, context)
+    if refused:
+        return refused
+    rule: PoolRule = context.rules.pools[pool]
     mine, now = person.coupons, context.now
     if mine:
         have = held(person, pool, now)
         if have is not None:
             return have
-        if rule.once and any(one.pool == pool and one.state != RELEASED for one in mine):
-            return ONCE
-        if any(one.pool in rule.not_with and (one.state == REDEEMED or (one.state == RESERVED and now < one.until))
-               for one in mine):
-            return NOT_WITH
         for one in mine:
             if one.pool == pool and one.state == RELEASED and now < one.until:
                 return _hold(person, one, campaign, context)
-        if len(mine) >= MAX_COUPONS and all(one.state == RESERVED for one in mine):
-            return FULL
     if context.history:
         return RECORDED
     code, reason = take(rule, person, context)
@@ -81,6 +73,26 @@ def reserve(person: Person, pool: str, campaign: str, context: Context) -> Coupo
     mine.append(coupon)
     _trim(person)
     return _hold(person, coupon, campaign, context)
+
+
+def refusal(person: Person, pool: str, context: Context) -> str:
+    """Why the person may not be offered a coupon of this pool, whether or not there are codes; empty when they may."""
+    rule: PoolRule | None = context.rules.pools.get(pool)
+    if rule is None:
+        return NO_COUPON
+    if rule.first_order_only and known(person).order_count:
+        return FIRST
+    mine, now = person.coupons, context.now
+    if not mine or held(person, pool, now) is not None:
+        return ""
+    if rule.once and any(one.pool == pool and one.state != RELEASED for one in mine):
+        return ONCE
+    if any(one.pool in rule.not_with and (one.state == REDEEMED or (one.state == RESERVED and now < one.until))
+           for one in mine):
+        return NOT_WITH
+    if any(one.pool == pool and one.state == RELEASED and now < one.until for one in mine):
+        return ""
+    return FULL if len(mine) >= MAX_COUPONS and all(one.state == RESERVED for one in mine) else ""
 
 
 def _hold(person: Person, coupon: Coupon, campaign: str, context: Context) -> Coupon:
@@ -203,13 +215,21 @@ def join(person: Person, coupons: Sequence[Coupon]) -> None:
 def discount(person: Person, pool: str, rules: Rules) -> Discount | None:
     """What the person's coupon of this pool is worth, for a page that shows prices with it; None without one."""
     coupon, rule = held(person, pool), rules.pools.get(pool)
-    if coupon is None or rule is None:
-        return None
+    return None if coupon is None or rule is None else _discount(rule, coupon.code, coupon.until, rules)
+
+
+def likeness(pool: str, context: Context) -> Discount:
+    """What a coupon of this pool would be worth, if it were reserved now; its code is nobody's."""
+    rule: PoolRule = context.rules.pools[pool]
+    return _discount(rule, rule.pool.prefix + "CODE", context.now + rule.valid_for, context.rules)
+
+
+def _discount(rule: PoolRule, code: str, until: int, rules: Rules) -> Discount:
     worth = rule.pool
     return Discount(
-        code=coupon.code, percent=worth.percent or 0.0, amount=float(worth.amount or 0),
+        code=code, percent=worth.percent or 0.0, amount=float(worth.amount or 0),
         currency=rules.shop.currency if worth.amount or worth.min_value else "", free_shipping=worth.free_shipping,
-        min_value=float(worth.min_value or 0), products=worth.products, expires_at=coupon.until)
+        min_value=float(worth.min_value or 0), products=worth.products, expires_at=until)
 
 
 def _trim(person: Person) -> None:

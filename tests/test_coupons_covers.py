@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domain.action import Arm, Hold, Send
 from domain.check import findings
+from domain.shop import Shop
 from tests.visitor import Visitor, playbook
 
 LAMP = {"product_id": "lamp", "name": "Arco lamp", "price": 120, "category": "Light", "url": "/lamp"}
@@ -96,6 +98,7 @@ def test_words_may_list_what_they_looked_at_and_the_coupon_is_good_for() -> None
                   url="{{ coupon.products.first.url }}")
     assert said(ann.does(0, "Product Viewed", **POT)) == []
     assert said(ann.does(1, "Exit Intent")) == ["missing coupon.products"]
+    assert ann.person.coupons == [], "what cannot be said is not promised"
     [arm] = [one for one in ann.does(2, "Product Viewed", **LAMP) if isinstance(one, Arm)]
     content = arm.content
     assert (content.title, content.html, content.url) == ("10 % off Arco lamp", "<p>Arco lamp,</p>", "/lamp")
@@ -116,3 +119,21 @@ def test_the_check_of_words_knows_what_a_coupon_is_good_for(pool: dict[str, Any]
     ann = visitor(pool=pool, title="{{ coupon.products.first.name }}")
     found = findings(ann.context.rules.playbook)
     assert [one.text for one in found if one.path[:1] == ("content",)] == []
+
+
+def test_what_cannot_be_said_is_not_promised_and_said_as_soon_as_it_can_be() -> None:
+    ann = visitor({"event": "Page Viewed"}, {"percent": 10},
+                  title="{{ first_name }}: {{ coupon }}, {{ coupon.expires }}")
+    assert said(ann.does(0, "Page Viewed")) == ["missing first_name"]
+    assert ann.person.coupons == []
+    ann.does(1, "Identified", first_name="Ann")
+    [told] = said(ann.does(2, "Page Viewed"))
+    [coupon] = ann.person.coupons
+    assert told.startswith(f"Ann: {coupon.code}, 20")
+
+
+def test_another_playbook_tries_its_words_anew() -> None:
+    ann = visitor({"event": "Page Viewed"}, {"percent": 10}, title="{{ shop.name }}: {{ coupon }}")
+    assert said(ann.does(0, "Page Viewed")) == ["missing shop.name"]
+    ann.swaps(replace(ann.context.rules.playbook, shop=Shop(name="Lume")))
+    assert said(ann.does(1, "Page Viewed"))[0].startswith("Lume: ")

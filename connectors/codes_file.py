@@ -43,10 +43,11 @@ def read_codes(path: str, text: str) -> tuple[tuple[str, ...], list[Problem]]:
         else:
             codes.append(code)
     if len(codes) > MOST_CODES:
-        problems.append(Problem(path, 0, "", f"has {len(codes):,} codes; at most {MOST_CODES:,} are read"))
+        problems.append(Problem(path, 1, "", f"has {len(codes):,} codes; at most {MOST_CODES:,} are read"))
     if not lines:
-        problems.append(Problem(path, 0, "", "has no code in it"))
+        problems.append(Problem(path, 1, "", "has no code in it"))
     left_out = len(problems) - MOST_PROBLEMS
     if left_out > 0:
-        problems[MOST_PROBLEMS:] = [Problem(path, 0, "", f"… and {left_out} more like these")]
+        first = problems[MOST_PROBLEMS].line
+        problems[MOST_PROBLEMS:] = [Problem(path, first, "", f"… and {left_out} more like these")]
     return tuple(codes), problems

@@ -30,8 +30,9 @@ from domain.campaign import Campaign
 from domain.check import findings
 from domain.coupon import Pool
 from domain.known import Finding
+from domain.lines import Line, line_of, places
 from domain.playbook import Playbook, encode, hash_of
-from domain.problem import PlaybookError, Problem, convert, line_of
+from domain.problem import PlaybookError, Problem, convert
 from domain.segment import Segment
 from domain.shop import Shop
 from domain.workflow import Workflow
@@ -128,7 +129,7 @@ def parse(files: Files) -> Playbook:
         elif folder == "codes":
             reading.codes(path)
         elif not folder and name != "shop.toml":
-            reading.problems.append(Problem(path, 0, "", "has no meaning here: did you mean segments/ or campaigns/?"))
+            reading.problems.append(Problem(path, 1, "", "has no meaning here: did you mean segments/ or campaigns/?"))
     parts["coupons"] = reading.filled(parts["coupons"])
     playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates,
                         tuple(parts["workflows"]), tuple(parts["coupons"]))
@@ -162,10 +163,12 @@ class _Reading:
         try:
             text = self.files[path].decode()
         except UnicodeDecodeError as wrong:
-            self.problems.append(Problem(path, 0, "", f"should be UTF-8 text ({wrong.reason})"))
+            line = self.files[path].count(b"\n", 0, wrong.start) + 1
+            self.problems.append(Problem(path, line, "", f"should be UTF-8 text ({wrong.reason})"))
             text = ""
         if "\0" in text:
-            self.problems.append(Problem(path, 0, "", "should be text, has NUL characters"))
+            line = text.count("\n", 0, text.index("\0")) + 1
+            self.problems.append(Problem(path, line, "", "should be text, has NUL characters"))
         self._texts[path] = text
         return text
 
@@ -175,7 +178,7 @@ class _Reading:
         self._codes[path[6:-4]] = codes
         self.problems += problems
         if f"coupons/{path[6:-4]}.toml" not in self.files:
-            self.problems.append(Problem(path, 0, "", f"belongs to no coupons: there is no coupons/{path[6:-4]}.toml"))
+            self.problems.append(Problem(path, 1, "", f"belongs to no coupons: there is no coupons/{path[6:-4]}.toml"))
 
     def filled(self, pools: list[Pool]) -> list[Pool]:
         """The pools with the codes that their files list."""
@@ -196,7 +199,7 @@ class _Reading:
             self.problems.append(Problem(path, number, "", _toml_words(str(wrong))))
             return None
         except RecursionError:
-            self.problems.append(Problem(path, 0, "", "nests too deep"))
+            self.problems.append(Problem(path, max(places(text).fields.values()), "", "nests too deep"))
             return None
         if stem and raw.setdefault("name", stem) != stem and isinstance(raw["name"], str):
             self.problems.append(Problem(
@@ -204,14 +207,15 @@ class _Reading:
         try:
             found, mistakes = convert(raw, kind)
         except RecursionError:
-            self.problems.append(Problem(path, 0, "", "nests too deep"))
+            self.problems.append(Problem(path, max(places(text).fields.values()), "", "nests too deep"))
             return None
         self.problems += [Problem(path, line_of(text, place), _dotted(place), words) for place, words in mistakes]
         return found
 
     def problem(self, part: str, name: str, path: tuple[str | int, ...], words: str) -> Problem:
         file = {"shop": "shop.toml", "templates": f"templates/{name}"}.get(part, f"{part}/{name}.toml")
-        line = line_of(self._texts.get(file, ""), path) if file.endswith(".toml") else 0
+        own = path[-1] if path and isinstance(path[-1], Line) else 1
+        line = line_of(self._texts.get(file, ""), path) if file.endswith(".toml") else int(own)
         return Problem(file, line, _dotted(path), words)
 
 
@@ -273,6 +277,8 @@ class Watcher:
 def _dotted(path: tuple[str | int, ...]) -> str:
     text = ""
     for part in path:
+        if isinstance(part, Line):
+            continue
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 

@@ -10,11 +10,13 @@ from domain.check_campaign import campaign
 from domain.check_condition import condition, duration, walk
 from domain.check_coupons import codes, never_held, pool
 from domain.check_shop import shop_wide
-from domain.check_words import template
+from domain.check_template import problems
 from domain.check_workflow import occasion, workflow
 from domain.condition import BANDS, EVERYONE, Condition
 from domain.known import PURPOSES, Finding, Found, Known, is_cell, several
+from domain.lines import Line
 from domain.playbook import Playbook
+from domain.problem import Path
 from domain.segment import Segment
 from domain.trigger import Occasion
 
@@ -35,7 +37,7 @@ def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = No
     found = [Finding("shop", "", path, text) for path, text in shop_wide(playbook.shop, known)]
     for segment in playbook.segments:
         found += [Finding("segments", segment.name, path, text) for path, text in _segment(segment, known)]
-    found += [Finding("segments", name, ("when",), text) for name, text in _circles(playbook)]
+    found += _circles(playbook)
     for one in playbook.campaigns:
         found += [Finding("campaigns", one.name, path, text) for path, text in campaign(one, known)]
     for flow in playbook.workflows:
@@ -45,7 +47,7 @@ def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = No
     found += codes(playbook.coupons)
     found += never_held(playbook, known)
     for name, source in sorted(playbook.templates.items()):
-        found += [Finding("templates", name, (), text) for text in template(source, html=True)]
+        found += [Finding("templates", name, (Line(line),), text) for line, text in problems(source, html=True)]
     if not known.broken.get("workflows"):
         found += _never_sent(playbook)
     return found
@@ -99,12 +101,15 @@ def _covers(one: Occasion, other: Occasion) -> bool:
             and (one.event, one.segment, one.left_segment) == (other.event, other.segment, other.left_segment))
 
 
-def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
+def _circles(playbook: Playbook) -> Iterator[Finding]:
     """Segments that refer to themselves, through whatever others."""
-    refers = {segment.name: sorted(set(_referred(segment))) for segment in playbook.segments}
+    places = {segment.name: {name: path for path, name in reversed(list(_referred(segment)))}
+              for segment in playbook.segments}
+    refers = {name: sorted(place) for name, place in places.items()}
     stages = playbook.shop.funnel
     for n, stage in enumerate(stages):  # who is at a later stage is not at this one
-        refers[f"funnel_{stage.name}"] = sorted({*_in(stage.when), *(f"funnel_{one.name}" for one in stages[n + 1:])})
+        asked = {name for _, name in _in(stage.when)}
+        refers[f"funnel_{stage.name}"] = sorted({*asked, *(f"funnel_{one.name}" for one in stages[n + 1:])})
     state: dict[str, int] = {}
     for start in sorted(refers):
         path, todo = list[str](), [(start, False)]
@@ -115,11 +120,14 @@ def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
                 state[name] = 2
             elif state.get(name) == 1:
                 circle = [*path[path.index(name):], name]
-                where = [one for one in path if not one.startswith("funnel_")] or path
-                yield where[-1], "segments refer to each other in a circle: " + " -> ".join(circle)
+                n = max((n for n, one in enumerate(path) if one in places), default=0)
+                onward = path[n + 1] if n + 1 < len(path) else name
+                yield Finding("segments", path[n], places.get(path[n], {}).get(onward, ("when",)),
+                              "segments refer to each other in a circle: " + " -> ".join(circle))
             elif name in refers and name not in state:
                 if len(path) >= LONGEST_CHAIN:
-                    yield name, f"more than {LONGEST_CHAIN} segments refer to each other in a row"
+                    yield Finding("segments", name, ("when",),
+                                  f"more than {LONGEST_CHAIN} segments refer to each other in a row")
                     return
                 state[name] = 1
                 path.append(name)
@@ -127,16 +135,20 @@ def _circles(playbook: Playbook) -> Iterator[tuple[str, str]]:
                 todo += [(other, False) for other in reversed(refers[name])]
 
 
-def _referred(segment: Segment) -> Iterator[str]:
-    yield from _in(segment.when)
-    for moment in (*segment.enter_on, *segment.leave_on):
-        yield from (name for name in (moment.segment, moment.left_segment) if name is not None)
-        yield from _in(moment.when)
+def _referred(segment: Segment) -> Iterator[tuple[Path, str]]:
+    """The segments that a segment refers to, and where."""
+    yield from ((("when", *path), name) for path, name in _in(segment.when))
+    for field in ("enter_on", "leave_on"):
+        for n, moment in enumerate(getattr(segment, field)):
+            yield from (((field, n, which), name) for which in ("segment", "left_segment")
+                        if (name := getattr(moment, which)) is not None)
+            yield from (((field, n, "when", *path), name) for path, name in _in(moment.when))
 
 
-def _in(when: Condition) -> Iterator[str]:
-    for _, part, _ in walk(when):
+def _in(when: Condition) -> Iterator[tuple[Path, str]]:
+    for path, part, _ in walk(when):
         if isinstance(part, Condition):
-            yield from several(part.in_segment)
+            yield from (((*path, "in_segment"), name) for name in several(part.in_segment))
             if part.funnel is not None:
-                yield from (f"funnel_{one}" for one in (*several(part.funnel.stage), *several(part.funnel.at_least)))
+                yield from (((*path, "funnel"), f"funnel_{one}")
+                            for one in (*several(part.funnel.stage), *several(part.funnel.at_least)))

@@ -14,7 +14,8 @@ def pool(one: Pool, known: Known) -> Found:
     """All mistakes of one pool."""
     worth = [name for name in ("percent", "amount", "free_shipping") if getattr(one, name)]
     if len(worth) != 1:
-        yield (), "should be worth exactly one of percent, amount, free_shipping"
+        yield (worth[-1] if worth else "percent",), "should be worth exactly one of percent, amount, free_shipping" + (
+            f", is worth {' and '.join(worth)}" if worth else "")
     yield from duration(("valid_for",), one.valid_for, 60_000)
     if one.codes and one.prefix:
         yield ("prefix",), "goes only with codes that are made up, and codes/ lists them"

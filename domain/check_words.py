@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator
 
 from domain.campaign import Campaign
+from domain.check_template import problems
 from domain.content import Content, Words, inherit
 from domain.coupon import Pool
 from domain.event_names import meant
 from domain.known import Found, Known
+from domain.lines import Line
 from domain.problem import Path
-from domain.template import VARIABLES, Template, is_safe_url
+from domain.template import VARIABLES, is_safe_url
 
 FIELDS = ("title", "body", "button", "url", "image_url", "coupon")
 TITLED = {"email": "it is its subject", "push": "it is what people see first", "sms": "it is all that a text says"}
@@ -57,8 +59,8 @@ def _words(content: Content, path: Path, one: Campaign, known: Known, *, whole: 
         if whole and words.button and not words.url and one.format != "sms":
             yield (*here, "button"), "leads nowhere: it needs a url"
         for field in FIELDS:
-            for text in template(getattr(own, field), html=field == "body"):
-                yield (*here, field), text
+            for line, text in problems(getattr(own, field), html=field == "body"):
+                yield (*here, field, Line(line)), text
         yield from _links(own, here, one, known)
         if one.format == "sms":
             for field in ("body", "template", "button", "image_url"):
@@ -140,11 +142,3 @@ def printed(source: str) -> list[tuple[str, str]]:
     asked = set(re.findall(r"[a-z_]+", " ".join(_ASKED.findall(source))))
     found = ((match[1], match[2] or "") for match in _PRINTED.finditer(source) if "default" not in match[3])
     return list(dict.fromkeys((root, field) for root, field in found if root not in asked))
-
-
-def template(source: str, *, html: bool) -> list[str]:
-    """What is wrong with a template."""
-    try:
-        return Template(source, html=html).problems()
-    except ValueError as wrong:
-        return [str(wrong)]

@@ -54,3 +54,23 @@ def meant(word: str, known: Iterable[str]) -> str:
     """
     found = suggest(word, known)
     return f'; did you mean "{found}"?' if found else ""
+
+
+MOST_OFFERED = 12
+"""Names that are listed where none is near."""
+
+
+def offered(word: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, else what there is, to add to an error.
+
+    >>> offered("quantiy", ["name", "quantity"]), offered("colour", ["name", "quantity"]), offered("x", [])
+    ('; did you mean "quantity"?', '; there are name and quantity', '; there are none')
+    """
+    names = list(known)
+    if hint := meant(word, names):
+        return hint
+    if not names:
+        return "; there are none"
+    more = [f"{len(names) - MOST_OFFERED} more"] if len(names) > MOST_OFFERED else []
+    *first, last = names[:MOST_OFFERED] + more
+    return f"; there {'are' if first else 'is only'} {', '.join(first)}{' and ' if first else ''}{last}"

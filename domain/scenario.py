@@ -107,7 +107,7 @@ def read(file: str, text: str) -> tuple[list[Scenario], list[Problem]]:
                 clock = row.at
     finish()
     if not scenarios and not problems:
-        problems.append(Problem(file, 0, "", "there is no story in it: a heading, and a table below it"))
+        problems.append(Problem(file, 1, "", "there is no story in it: a heading, and a table below it"))
     return scenarios, problems
 
 

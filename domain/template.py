@@ -14,18 +14,16 @@ Traceback (most recent call last):
 domain.template.Missing: product.name
 """
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from html.parser import HTMLParser
 from typing import Any, Final
 
 import liquid
 from liquid import Markup
 from liquid.exceptions import LiquidError
 from liquid.filter import with_context
+from liquid.static_analysis import TemplateAnalysis
 
-from domain.event_names import meant
 from domain.money import DIGITS
 
 VARIABLES: Final[dict[str, tuple[str, ...]]] = {
@@ -41,6 +39,11 @@ VARIABLES: Final[dict[str, tuple[str, ...]]] = {
 lists. `coupon` has fields where the campaign takes it from a pool; else it is the code that is the same for
 everybody."""
 
+ENTRIES: Final[dict[str, tuple[str, ...]]] = {
+    "products": VARIABLES["product"], "cart.items": ("id", "name", "price", "category", "quantity"),
+}
+"""The lists, and the fields of each of their entries."""
+
 TAGS: Final[dict[str, set[str]]] = {
     "a": {"href", "title"}, "img": {"src", "alt", "width", "height"}, "ol": {"start"},
     **{tag: set() for tag in ("p", "br", "b", "strong", "i", "em", "u", "s", "small", "sub", "sup", "span", "div", "ul",
@@ -49,7 +52,7 @@ TAGS: Final[dict[str, set[str]]] = {
 }
 """The HTML that content may use, with its attributes. No styles, scripts, forms, frames: the widget gives the look."""
 
-_TAGS_OF_LIQUID = frozenset(("assign", "break", "capture", "case", "comment", "content", "continue", "cycle", "echo",
+TAGS_OF_LIQUID = frozenset(("assign", "break", "capture", "case", "comment", "content", "continue", "cycle", "echo",
                              "for", "if", "liquid", "output", "unless", "#"))
 _NO_FILTERS = ("date", "safe", "base64_decode", "base64_encode", "base64_url_safe_decode", "base64_url_safe_encode",
                "escapejs")
@@ -58,6 +61,16 @@ _SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥", "CAD": "CA$", "A
 
 class Missing(ValueError):
     """A template asked for something that is not known of this person; the text is the variable's name."""
+
+
+class Unparsable(ValueError):
+    """A template that is no Liquid: why, and in which line of it (0: not known)."""
+
+    def __init__(self, wrong: LiquidError | RecursionError) -> None:
+        self.line = 0
+        if isinstance(wrong, LiquidError) and wrong.token is not None and (context := wrong.context()) is not None:
+            self.line = context[0]
+        super().__init__(str(wrong.message) if isinstance(wrong, LiquidError) else "nests too deep")
 
 
 class _Unknown(liquid.Undefined):
@@ -149,12 +162,14 @@ def _environment(*, html: bool) -> _Environment:
 
 _HTML = _environment(html=True)
 _PLAIN = _environment(html=False)
+FILTERS: Final = frozenset(_PLAIN.filters)
+"""What can be done with a value: `{{ cart.value | money }}`."""
 
 
 class Template:
     """One parsed template. `roots` are the variables it asks for, `fields` the fields of them, as "coupon.products".
 
-    ValueError when it cannot be parsed.
+    Unparsable when it is no Liquid.
     """
 
     __slots__ = ("_parsed", "fields", "html", "roots", "source")
@@ -172,7 +187,7 @@ class Template:
                 self.fields = frozenset(f"{path[0]}.{path[1]}" for path in self._parsed.global_variable_segments()
                                         if len(path) > 1)
             except (LiquidError, RecursionError) as wrong:
-                raise ValueError(_plain_error(wrong)) from wrong
+                raise Unparsable(wrong) from wrong
 
     def render(self, variables: Mapping[str, object]) -> str:
         """The text for these variables. Missing when one that is shown has no value; ValueError at a limit."""
@@ -183,28 +198,9 @@ class Template:
         except (LiquidError, ArithmeticError, RecursionError) as wrong:
             raise ValueError(_plain_error(wrong)) from wrong
 
-    def problems(self) -> list[str]:
-        """What is wrong with it although it can be parsed: unknown variables, filters and tags; unsafe HTML."""
-        found: list[str] = []
-        if self._parsed is not None:
-            analysis = self._parsed.analyze()
-            for root, uses in sorted(analysis.globals.items(), key=lambda item: str(item[0])):
-                if root not in VARIABLES:
-                    found.append(f'there is no variable "{root}"{meant(str(root), VARIABLES)}')
-                    continue
-                fields = VARIABLES[root]
-                for use in uses:
-                    second = use.segments[1] if len(use.segments) > 1 else None
-                    if fields and isinstance(second, str) and second not in fields:
-                        found.append(f'"{root}" has no field "{second}"{meant(second, fields)}')
-            environment = self._parsed.env
-            found += [f'there is no filter "{name}"{meant(name, environment.filters)}'
-                      for name in sorted(analysis.filters) if name not in environment.filters]
-            found += [f'the tag "{name}" is not allowed here'
-                      for name in sorted(analysis.tags) if name not in _TAGS_OF_LIQUID]
-        if self.html:
-            found += _unsafe(self.source)
-        return list(dict.fromkeys(found))
+    def analysis(self) -> TemplateAnalysis | None:
+        """The variables, filters and tags that it uses; None when it is plain text."""
+        return None if self._parsed is None else self._parsed.analyze()
 
 
 def _plain_error(wrong: BaseException) -> str:
@@ -212,38 +208,6 @@ def _plain_error(wrong: BaseException) -> str:
         context = wrong.context() if wrong.token is not None else None
         return f"{wrong.message}" + (f" (line {context[0]} of the template)" if context else "")
     return f"it cannot be rendered: {type(wrong).__name__}"
-
-
-class _Look(HTMLParser):
-    """Reads the HTML a marketer wrote and notes what the sanitiser would take away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in TAGS:
-            self.found.append(f"<{tag}> is not allowed{meant(tag, TAGS) if len(tag) > 2 else ''}")
-            return
-        for name, value in attrs:
-            if name not in TAGS[tag]:
-                self.found.append(f'<{tag} {name}="…"> is not allowed')
-            elif name in ("href", "src") and not is_safe_url((value or "").replace(_HOLE, "x")):
-                shown = (value or "")[:60]
-                self.found.append(f'<{tag} {name}="{shown}">: should be a path, or begin with https:// or http://')
-
-    handle_startendtag = handle_starttag
-
-
-_HOLE = "\u2063"
-_LIQUID = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
-
-
-def _unsafe(source: str) -> list[str]:
-    look = _Look()
-    look.feed(_LIQUID.sub(_HOLE, source))
-    look.close()
-    return look.found
 
 
 def is_safe_url(url: str) -> bool:

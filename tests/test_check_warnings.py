@@ -58,8 +58,8 @@ def test_of_the_good_one_nothing_is_said() -> None:
     # what nobody asks for
     ({S: "[when]\ncart = { empty = true }"},
      "segments/x.toml, line 1, when: nobody asks for it: no campaign, no workflow, no other segment, no story"),
-    ({P: "amount = 5\nprefix = 'X-'"}, 'coupons/x.toml: nobody is given one: no campaign (coupon = "x")'),
-    ({"templates/x.liquid": "<p></p>"}, 'templates/x.liquid: no campaign shows it (template = "x.liquid")'),
+    ({P: "amount = 5\nprefix = 'X-'"}, 'coupons/x.toml, line 1: nobody is given one: no campaign (coupon = "x")'),
+    ({"templates/x.liquid": "<p></p>"}, 'templates/x.liquid, line 1: no campaign shows it (template = "x.liquid")'),
     ({T: SHOP + "[groups.more]\nper_day = 1"}, 'line 10, groups.more: no campaign belongs to it (group = "more")'),
     ({"campaigns/bar.toml": GOOD["campaigns/bar.toml"].replace('group = "discounts"', "")},
      'groups.discounts: only "popup" belongs to it: limits of its own would do'),
@@ -69,7 +69,7 @@ def test_of_the_good_one_nothing_is_said() -> None:
     ({T: SHOP + "[consent.purposes]\nmarketting = 'denied'"}, 'line 11, consent.purposes.marketting: is a purpose of '
      'your own, and no campaign has it; did you mean "marketing"?'),
     # how often
-    ({C: BAR.replace("bar", "email")}, "campaigns/x.toml, limits: nothing but the 4 a day of everything limits how"),
+    ({C: BAR.replace("bar", "email")}, "campaigns/x.toml, line 1, limits: nothing but the 4 a day of everything"),
     ({C: SENT.partition("[limits]")[0], F: FLOW + "again = 'always'\n[[steps]]\nsend = 'x'"}, "limits: nothing but"),
     ({C: 'group = "discounts"\n' + BAR + "[limits]\nper_week = 3"},
      "line 7, limits.per_week: is never reached: its group discounts allows 2"),

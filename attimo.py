@@ -281,6 +281,7 @@ def check(settings: Settings, folder: str) -> None:
 
     A warning is about what may be meant, and more likely is not: it goes live all the same.
     """
+    from connectors.strays import strays
     from domain.problem import PlaybookError, Problem
     from domain.scenario import Scenario
     from flows.checking import check as check_folder
@@ -296,6 +297,8 @@ def check(settings: Settings, folder: str) -> None:
     except PlaybookError as wrong:
         for problem in wrong.problems:
             click.echo(str(problem))
+        for stray in strays(Path(folder)):  # what is missing may lie in a folder that nobody reads
+            click.echo(f"warning: {stray}")
         raise Refused(f"{folder}: {len(wrong.problems)} to put right; what is live stays live") from wrong
     for problem in checked.unreadable:
         click.echo(str(problem))

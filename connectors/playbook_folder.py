@@ -9,8 +9,8 @@
       codes/NAME.txt
       templates/NAME.liquid
 
-A folder is taken only when nothing is wrong with it and nothing changed while it was read. A broken one leaves the
-last good playbook live; what is wrong is said once.
+What else lies there is not read (`connectors/strays.py`). A folder is taken only when nothing is wrong with it and
+nothing changed while it was read. A broken one leaves the last good playbook live; what is wrong is said once.
 """
 
 import os
@@ -26,6 +26,7 @@ import structlog
 
 from connectors import codes_file
 from connectors.codes_file import read_codes
+from connectors.strays import PLACES
 from domain.campaign import Campaign
 from domain.check import findings
 from domain.coupon import Pool
@@ -98,9 +99,9 @@ def signature(folder: Path) -> Signature:
 
 
 def _stats(folder: Path) -> Iterator[tuple[str, int, int, int]]:
-    for name, suffix in (("", ".toml"), ("segments", ".toml"), ("campaigns", ".toml"), ("workflows", ".toml"),
-                         ("coupons", ".toml"), ("codes", ".txt"),
-                         ("templates", ".liquid")):
+    for name, suffix in (("", ".toml"), *PLACES.items()):
+        if name == "scenarios":  # stories are told to a playbook, they are no part of it
+            continue
         try:
             with os.scandir(folder / name) as entries:
                 for entry in entries:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from connectors.playbook_folder import located, read_with_files
 from connectors.scenario_folder import scenarios
+from connectors.strays import strays
 from domain.check_warnings import warnings
 from domain.playbook import Playbook
 from domain.problem import Problem
@@ -49,7 +50,7 @@ def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambd
     spoken_of = {row.which for story in stories for row in story.rows if row.what != "does"}
     if unreadable:  # nobody knows what their stories would speak of
         spoken_of |= {segment.name for segment in playbook.segments}
-    doubts = located(files, warnings(playbook, spoken_of))
+    doubts = strays(folder) + located(files, warnings(playbook, spoken_of))
     if not stories and not unreadable:
         doubts.append(Problem("scenarios", 0, "", NO_STORIES))
     return Checked(playbook, told, unreadable, doubts)

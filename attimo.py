@@ -332,6 +332,7 @@ def rehearse(settings: Settings, folder: str, campaign: str, person: str, to_fil
     Says whom each campaign would have reached, what would have been held back and why, and whom it would have annoyed.
     """
     from connectors.rehearsal_report import Bar, narrowed, text, write
+    from domain.event_names import offered
     from domain.problem import PlaybookError
     from flows.rehearsal import follow
     from flows.rehearsal import rehearse as perform
@@ -350,7 +351,8 @@ def rehearse(settings: Settings, folder: str, campaign: str, person: str, to_fil
         click.echo(page)
         return
     if campaign and campaign not in report.about.campaigns:
-        raise ValueError(f"--campaign {campaign}: there is none of this name in {wish.folder}")
+        raise ValueError(f"--campaign {campaign}: there is none of this name in {wish.folder}"
+                         + offered(campaign, sorted(report.about.campaigns)))
     if to_file:
         write(narrowed(report, campaign) if campaign else report, to_file)
     click.echo(text(report, campaign))

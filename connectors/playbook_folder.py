@@ -14,10 +14,9 @@ nothing changed while it was read. A broken one leaves the last good playbook li
 """
 
 import os
-import re
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,14 +27,17 @@ from connectors import codes_file
 from connectors.codes_file import read_codes
 from connectors.strays import PLACES
 from domain.campaign import Campaign
-from domain.check import findings
+from domain.check import findings, names
 from domain.coupon import Pool
-from domain.known import Finding
+from domain.known import Finding, Known
 from domain.lines import Line, line_of, places
 from domain.playbook import Playbook, encode, hash_of
-from domain.problem import PlaybookError, Problem, convert
+from domain.problem import Path as Field
+from domain.problem import PlaybookError, Problem
+from domain.reading import convert
 from domain.segment import Segment
 from domain.shop import Shop
+from domain.slips import slip
 from domain.workflow import Workflow
 
 LARGEST_FILE = 256 * 1024
@@ -117,14 +119,16 @@ def parse(files: Files) -> Playbook:
     """A playbook from its files. PlaybookError with everything that is wrong with them."""
     reading = _Reading(files)
     shop = reading.toml("shop.toml", Shop) if "shop.toml" in files else Shop()
+    declared = shop or next((rest for _, rest, _ in reading.rests), None)
+    """What shop.toml says, as far as it can be read."""
     parts: dict[str, list[Any]] = {part: [] for part in _PARTS}
     templates: dict[str, str] = {}
     for path in sorted(files):
         folder, _, name = path.rpartition("/")
         if folder in _PARTS:
-            found = reading.toml(path, _PARTS[folder], stem=name.removesuffix(".toml"))
-            if found is not None:
-                parts[folder].append(found)
+            part = reading.toml(path, _PARTS[folder], stem=name.removesuffix(".toml"))
+            if part is not None:
+                parts[folder].append(part)
         elif folder == "templates":
             templates[name] = reading.text(path)
         elif folder == "codes":
@@ -132,12 +136,17 @@ def parse(files: Files) -> Playbook:
         elif not folder and name != "shop.toml":
             reading.problems.append(Problem(path, 1, "", "has no meaning here: did you mean segments/ or campaigns/?"))
     parts["coupons"] = reading.filled(parts["coupons"])
-    playbook = Playbook(shop or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates,
+    playbook = Playbook(declared or Shop(), tuple(parts["segments"]), tuple(parts["campaigns"]), templates,
                         tuple(parts["workflows"]), tuple(parts["coupons"]))
-    whole = {part: {one.name for one in found} for part, found in parts.items()}
+    whole = {part: {one.name for one in some} for part, some in parts.items()}
     broken = {part: [name for path in files if path.startswith(part + "/")
                      and (name := path[len(part) + 1:-5]) not in whole[part]] for part in _PARTS}
-    reading.problems += [reading.problem(*found) for found in findings(playbook, broken)]
+    found = findings(playbook, broken)
+    if shop is None:  # nobody is to blame for what it may have declared
+        found = [one for one in found if one.part != "shop" and (declared or not one.asks_the_shop)]
+    reading.problems += [reading.problem(*one) for one in found]
+    if declared is not None:
+        reading.ask_for_names(Known(playbook, broken))
     if reading.problems:
         raise PlaybookError(sorted(set(reading.problems)))
     return playbook
@@ -157,6 +166,8 @@ class _Reading:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.problems: list[Problem] = []
+        self.rests: list[tuple[str, Any, Callable[[Field], Field]]] = []
+        """Of files with mistakes what remains without them, and where its fields stand in the file."""
         self._texts: dict[str, str] = {}
         self._codes: dict[str, tuple[str, ...]] = {}
 
@@ -195,9 +206,8 @@ class _Reading:
         try:
             raw = tomllib.loads(text)
         except tomllib.TOMLDecodeError as wrong:
-            line = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
-            number = int(line[1]) if line else text.count("\n") + 1
-            self.problems.append(Problem(path, number, "", _toml_words(str(wrong))))
+            line, field, words = slip(text, str(wrong))
+            self.problems.append(Problem(path, line, _dotted(field), words))
             return None
         except RecursionError:
             self.problems.append(Problem(path, max(places(text).fields.values()), "", "nests too deep"))
@@ -206,12 +216,22 @@ class _Reading:
             self.problems.append(Problem(
                 path, line_of(text, ("name",)), "name", f'should be "{stem}", as the file is called (or be left out)'))
         try:
-            found, mistakes = convert(raw, kind)
+            read = convert(raw, kind)
         except RecursionError:
             self.problems.append(Problem(path, max(places(text).fields.values()), "", "nests too deep"))
             return None
-        self.problems += [Problem(path, line_of(text, place), _dotted(place), words) for place, words in mistakes]
-        return found
+        self.problems += [Problem(path, line_of(text, place), _dotted(place), words)
+                          for place, words in read.mistakes]
+        if read.value is None and read.rest is not None:
+            self.rests.append((path, read.rest, read.place))
+        return read.value
+
+    def ask_for_names(self, known: Known) -> None:
+        """In files with mistakes: which other names in them nobody declares."""
+        for path, rest, place in self.rests:
+            part, _, name = path.removesuffix(".toml").rpartition("/")
+            self.problems += [self.problem(part or "shop", name, place(field), words)
+                              for field, words in names(part or "shop", rest, known)]
 
     def problem(self, part: str, name: str, path: tuple[str | int, ...], words: str) -> Problem:
         file = {"shop": "shop.toml", "templates": f"templates/{name}"}.get(part, f"{part}/{name}.toml")
@@ -282,7 +302,3 @@ def _dotted(path: tuple[str | int, ...]) -> str:
             continue
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def _toml_words(message: str) -> str:
-    return "this is no TOML: " + re.sub(r" \(at .*\)$", "", message)

@@ -4,7 +4,8 @@ Names that nobody declares, conditions that say nothing or can never hold, steps
 each other, templates that cannot be shown. The parts are in `domain/check_*.py`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from domain.check_campaign import campaign
 from domain.check_condition import condition, duration, walk
@@ -13,14 +14,14 @@ from domain.check_shop import shop_wide
 from domain.check_template import problems
 from domain.check_workflow import occasion, workflow
 from domain.condition import BANDS, EVERYONE, Condition
-from domain.known import PURPOSES, Finding, Found, Known, is_cell, several
+from domain.known import PURPOSES, Finding, Found, Known, NoSuch, is_cell, several
 from domain.lines import Line
 from domain.playbook import Playbook
 from domain.problem import Path
 from domain.segment import Segment
 from domain.trigger import Occasion
 
-__all__ = ["LONGEST_CHAIN", "PURPOSES", "Finding", "findings"]
+__all__ = ["LONGEST_CHAIN", "PURPOSES", "Finding", "findings", "names"]
 
 LONGEST_CHAIN = 50
 """How many segments refer to each other in a row, at most."""
@@ -51,6 +52,16 @@ def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = No
     if not known.broken.get("workflows"):
         found += _never_sent(playbook)
     return found
+
+
+def names(part: str, one: Any, known: Known) -> Found:
+    """Of a part of which not everything could be read: the names in it that nobody declares.
+
+    Whatever else is said of it may be wrong, because something is missing.
+    """
+    look: dict[str, Callable[[Any, Known], Found]] = {
+        "shop": shop_wide, "segments": _segment, "campaigns": campaign, "workflows": workflow, "coupons": pool}
+    yield from ((path, text) for path, text in look[part](one, known) if isinstance(text, NoSuch))
 
 
 def _never_sent(playbook: Playbook) -> Iterator[Finding]:

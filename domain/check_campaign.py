@@ -8,8 +8,8 @@ from domain.check_words import content
 from domain.condition import EVERYONE, Condition
 from domain.contradiction import contradiction
 from domain.duration import UNITS
-from domain.event_names import meant
-from domain.known import Found, Known
+from domain.event_names import meant, offered
+from domain.known import Found, Known, NoSuch
 from domain.shop import weight_of
 from domain.trigger import KINDS, Occasion, Trigger
 
@@ -27,7 +27,7 @@ def campaign(one: Campaign, known: Known) -> Found:
     for event in one.disarm_on:
         yield from known.event_at(("disarm_on",), event)
     if one.group is not None and one.group not in known.shop.groups:
-        yield ("group",), f'shop.toml has no [groups.{one.group}]{meant(one.group, known.shop.groups)}'
+        yield ("group",), NoSuch(f'shop.toml has no [groups.{one.group}]{meant(one.group, known.shop.groups)}')
     yield from known.pool_at(("coupon",), one.coupon)
     if one.goal is not None:
         yield from known.event_at(("goal", "event"), one.goal.event)
@@ -62,7 +62,8 @@ def _purpose(one: Campaign, known: Known) -> Found:
             yield ("purpose",), (f'names a channel: write purpose = "{purpose}"; what people said of it by '
                                  f"{channel} is asked for as well where it goes out by {channel}")
         else:
-            yield ("purpose",), f'there is no purpose "{one.purpose}"{meant(one.purpose, known.purposes)}'
+            yield ("purpose",), NoSuch(
+                f'there is no purpose "{one.purpose}"{offered(one.purpose, sorted(known.purposes))}')
     if one.purpose == "service":
         if one.holdout:
             yield ("holdout",), "does not go with what is for `service`: that is owed to everybody"

@@ -8,8 +8,8 @@ import msgspec
 from domain.condition import MOST_REMEMBERED, Condition, Did, Filter, Funnel, Has, Holds, Rfm, Sequence, Sum, WasSaid
 from domain.contradiction import contradiction
 from domain.duration import parse
-from domain.event_names import meant
-from domain.known import Found, Known, several
+from domain.event_names import offered
+from domain.known import Found, Known, NoSuch, several
 from domain.money import to_minor
 from domain.playbook import Playbook
 from domain.problem import Path
@@ -133,8 +133,8 @@ def _names(path: Path, part: Any, known: Known) -> Found:
         for field, names in (("stage", several(part.stage)), ("at_least", several(part.at_least))):
             for name in names:
                 if name not in known.stages:
-                    hint = meant(name, known.stages) if known.stages else "; shop.toml has no [[funnel]]"
-                    yield (*path, field), f'there is no stage "{name}"{hint}'
+                    hint = offered(name, known.stages) if known.stages else "; shop.toml has no [[funnel]]"
+                    yield (*path, field), NoSuch(f'there is no stage "{name}"{hint}')
     elif isinstance(part, Rfm) and known.shop.rfm is None:
         yield path, "nobody has an RFM cell: shop.toml has no [rfm]"
     elif isinstance(part, Has):

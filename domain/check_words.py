@@ -7,8 +7,8 @@ from domain.campaign import Campaign
 from domain.check_template import problems
 from domain.content import Content, Words, inherit
 from domain.coupon import Pool
-from domain.event_names import meant
-from domain.known import Found, Known
+from domain.event_names import offered
+from domain.known import Found, Known, NoSuch
 from domain.lines import Line
 from domain.problem import Path
 from domain.template import VARIABLES, is_safe_url
@@ -51,8 +51,8 @@ def _words(content: Content, path: Path, one: Campaign, known: Known, *, whole: 
         if own.body and own.template:
             yield here, "has both a body and a template: choose one"
         if own.template and own.template not in known.playbook.templates:
-            yield (*here, "template"), (f'there is no "{own.template}" in templates/'
-                                        + meant(own.template, known.playbook.templates))
+            yield (*here, "template"), NoSuch(f'there is no "{own.template}" in templates/'
+                                              + offered(own.template, sorted(known.playbook.templates)))
         if whole and device == "default" and not (own.title or own.body or own.template or one.format in TITLED):
             yield here, "shows nothing: it needs a title, a body or a template"
         words = content.words(device)
@@ -60,7 +60,7 @@ def _words(content: Content, path: Path, one: Campaign, known: Known, *, whole: 
             yield (*here, "button"), "leads nowhere: it needs a url"
         for field in FIELDS:
             for line, text in problems(getattr(own, field), html=field == "body"):
-                yield (*here, field, Line(line)), text
+                yield (*here, field, Line(line)), NoSuch(text)
         yield from _links(own, here, one, known)
         if one.format == "sms":
             for field in ("body", "template", "button", "image_url"):

@@ -8,7 +8,7 @@ from domain.check_circles import circles
 from domain.check_condition import condition, duration, never_comes
 from domain.condition import EVERYONE, Condition
 from domain.duration import UNITS
-from domain.event_names import meant
+from domain.event_names import offered
 from domain.known import Found, Known
 from domain.problem import Path
 from domain.trigger import Occasion
@@ -76,7 +76,7 @@ def _step(step: Step, ids: dict[str, int], known: Known) -> Found:
                                                     f": one of {', '.join(STEP_KINDS)}, go"))
     for path, name in _named(step):
         if name not in ids:
-            yield path, f'there is no step "{name}"{meant(name, ids)}'
+            yield path, f'there is no step "{name}"{offered(name, ids)}'
     if step.exit and step.go:
         yield ("go",), "nothing comes after the end"
     if step.go and step.split:

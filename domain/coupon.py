@@ -14,7 +14,10 @@ from domain.condition import Amount, Text
 from domain.duration import Duration
 from domain.trigger import Name
 
-Code = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+Code = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$", description="letters, digits and signs, "
+                           'without blanks or accents, such as "SPRING-7"')]
+Prefix = Annotated[str, Meta(max_length=16, pattern=r"^[A-Z0-9-]*$",
+                             description='capital letters, digits and -, such as "SPRING-"')]
 MOST_CODES = 100_000
 
 
@@ -30,7 +33,7 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     products: Annotated[
         tuple[Text, ...], Meta(max_length=1_000, description="only for these products (product_id)")] = ()
     prefix: Annotated[
-        Annotated[str, Meta(max_length=16, pattern=r"^[A-Z0-9-]*$")], Meta(description="how made-up codes begin")] = ""
+        Prefix, Meta(description="how made-up codes begin: capital letters, digits and -")] = ""
     size: Annotated[
         Annotated[int, Meta(ge=1, le=10_000_000)], Meta(description="how many made-up codes there are")] = 100_000
     codes: Annotated[

@@ -5,12 +5,18 @@ from typing import NamedTuple
 
 from domain.campaign import OFF_SITE
 from domain.condition import BANDS, RFM_GROUPS
-from domain.event_names import EVENTS, meant
+from domain.event_names import EVENTS, meant, offered
 from domain.playbook import Playbook
 from domain.problem import Path
 
 Found = Iterator[tuple[Path, str]]
 """Mistakes: (field, what is wrong)."""
+
+
+class NoSuch(str):
+    """What is wrong, and is wrong whatever else its file says: a name that nobody declares."""
+
+    __slots__ = ()
 
 
 class Finding(NamedTuple):
@@ -20,6 +26,11 @@ class Finding(NamedTuple):
     name: str
     path: Path
     text: str
+
+    @property
+    def asks_the_shop(self) -> bool:
+        """Whether it is about something that shop.toml does not say."""
+        return isinstance(self.text, NoSuch) or "shop.toml" in self.text
 
 
 PURPOSES = ("marketing", "personalization", "analytics", "service")
@@ -58,7 +69,7 @@ class Known:
         """That there is such an event."""
         if event is not None and event not in self.events:
             hint = meant(event, self.events) or f'; if it is your own, shop.toml names it: events = ["{event}"]'
-            yield path, f'there is no event "{event}"{hint}'
+            yield path, NoSuch(f'there is no event "{event}"{hint}')
 
     def segment_at(self, path: Path, name: str | None) -> Found:
         """That there is such a segment."""
@@ -66,9 +77,9 @@ class Known:
             return
         if is_cell(name):
             if self.shop.rfm is None:
-                yield path, f'there is no segment "{name}": shop.toml has no [rfm]'
+                yield path, NoSuch(f'there is no segment "{name}": shop.toml has no [rfm]')
             return
-        yield path, f'there is no segment "{name}"{meant(name, self.segments)}'
+        yield path, NoSuch(f'there is no segment "{name}"{offered(name, sorted(self.segments))}')
 
     def static_at(self, path: Path, name: str | None) -> Found:
         """That there is such a static segment."""
@@ -77,32 +88,32 @@ class Known:
         if name in self.segment:
             yield path, f'"{name}" is not static: who belongs to it follows from its `when`'
         else:
-            yield path, f'there is no static segment "{name}"{meant(name, self.static)}'
+            yield path, NoSuch(f'there is no static segment "{name}"{offered(name, sorted(self.static))}')
 
     def pool_at(self, path: Path, name: str | None) -> Found:
         """That there is such a pool of coupons."""
         if name is not None and name not in self.pools:
-            yield path, f'there are no coupons "{name}" in coupons/{meant(name, self.pools)}'
+            yield path, NoSuch(f'there are no coupons "{name}" in coupons/{offered(name, sorted(self.pools))}')
 
     def consent_at(self, path: Path, name: str) -> Found:
         """That this is something people can agree to: a purpose, a channel, or a purpose on a channel."""
         channel, colon, purpose = name.partition(":")
         if not colon:
             if name not in self.purposes and name not in OFF_SITE:
-                yield path, f'there is no purpose "{name}"{meant(name, (*self.purposes, *OFF_SITE))}'
+                yield path, NoSuch(f'there is no purpose "{name}"{offered(name, (*sorted(self.purposes), *OFF_SITE))}')
         elif channel in self.purposes and purpose in OFF_SITE:
             yield path, f'"{name}" is the wrong way round; did you mean "{purpose}:{channel}"?'
         elif channel not in OFF_SITE:
-            yield path, f'there is no channel "{channel}"{meant(channel, OFF_SITE)}'
+            yield path, NoSuch(f'there is no channel "{channel}"{offered(channel, OFF_SITE)}')
         elif purpose not in self.purposes:
-            yield path, f'there is no purpose "{purpose}"{meant(purpose, self.purposes)}'
+            yield path, NoSuch(f'there is no purpose "{purpose}"{offered(purpose, sorted(self.purposes))}')
         elif purpose == "service":
             yield path, "`service` never needs consent, on no channel"
 
     def campaign_at(self, path: Path, name: str | None) -> Found:
         """That there is such a campaign."""
         if name is not None and name not in self.campaigns:
-            yield path, f'there is no campaign "{name}"{meant(name, self.campaigns)}'
+            yield path, NoSuch(f'there is no campaign "{name}"{offered(name, sorted(self.campaigns))}')
 
 
 def is_cell(name: str) -> bool:

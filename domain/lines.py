@@ -15,8 +15,10 @@ DEEPEST = 100
 """Tables in tables, and names in a dotted name, that are followed; what is deeper is no playbook."""
 
 _TOKEN = re.compile(
-    r'"""(?:[^\\]|\\.)*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'"
-    r"|\#[^\n]*|\n|[\[\]{},=.]|[^\s\[\]{},=.\#\"']+|[\"']", re.DOTALL)
+    r'"""(?:[^\\]|\\.)*?"{3,5}' r"|'''.*?'{3,5}" r'|"""[\s\S]*' r"|'''[\s\S]*"
+    r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'" r"|[\"'][^\n]*"
+    r"|\#[^\n]*|\n|[\[\]{},=.]|[^\s\[\]{},=.\#\"']+", re.DOTALL)
+"""The words of a TOML text; quotes that are never closed go to the end of the line, or of the text."""
 
 
 class Line(int):
@@ -24,10 +26,14 @@ class Line(int):
 
 
 class Places(NamedTuple):
-    """The line of each field, and for each text the line where its words begin."""
+    """The line of each field, and for each text the line where its words begin; what stands there once more, and which
+    list or table in braces is never closed, where there is one.
+    """
 
     fields: dict[Path, int]
     words: dict[Path, int]
+    twice: tuple[Path, int] | None = None
+    unclosed: tuple[Path, int] | None = None
 
 
 def line_of(toml: str, path: Path) -> int:
@@ -62,7 +68,11 @@ def places(toml: str) -> Places:
         if len(reading.open) > DEEPEST or len(reading.names) > DEEPEST:
             break
     reading.finish()
-    return Places(reading.fields, reading.words)
+    unclosed = reading.open[-1][0] if reading.open else None
+    if unclosed and reading.open[-1][1]:
+        unclosed = unclosed[:-1]
+    return Places(reading.fields, reading.words, reading.twice,
+                  None if unclosed is None else (unclosed, reading.fields.get(unclosed, 1)))
 
 
 class _Reading:
@@ -74,6 +84,8 @@ class _Reading:
         self.open: list[tuple[Path, bool]] = []
         """The tables in braces and the lists (True) that are open; of a list, the path of its present entry."""
         self.names: list[str] = []
+        self.twice: tuple[Path, int] | None = None
+        self._tables: set[Path] = set()
         self._line = 1
         self._begun = 1
         self._table: Path = ()
@@ -103,6 +115,9 @@ class _Reading:
         """The end of a line that is not within a list or a table."""
         if self._header and self.names:
             self._table = self._opened(self.names, several=self._header > 1)
+            if self._table in self._tables:
+                self.twice = self.twice or (self._table, self._begun)
+            self._tables.add(self._table)
             self.fields.setdefault(self._table, self._begun)
         self.names, self._header, self._awaits = [], 0, "name"
 
@@ -127,6 +142,9 @@ class _Reading:
             self._here = self.open[-1][0] if self.open else self._table
             for name in self.names:
                 self._here = (*self._here, name)
+                if self._here in self.fields and len(self._here) == len(self.names) + len(
+                        self.open[-1][0] if self.open else self._table):
+                    self.twice = self.twice or (self._here, self._begun)
                 self.fields.setdefault(self._here, self._begun)
             self._awaits = "value"
         elif word == ",":

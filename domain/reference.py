@@ -30,8 +30,8 @@ from domain.condition import (
     WasSaid,
 )
 from domain.coupon import Pool
+from domain.declared import metas, unwrapped
 from domain.event_names import CALL_EVENTS, OUR_EVENTS, SHOP_EVENTS
-from domain.problem import metas, unwrapped
 from domain.segment import Segment
 from domain.shop import Consent, Group, Pressure, QuietHours, RfmCuts, Shop, ShopLimits, Stage
 from domain.template import TAGS, VARIABLES

@@ -17,6 +17,7 @@ from domain.workflow import Clock
 
 Answer = Literal["granted", "denied"]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description='an ISO 4217 code such as "EUR"')]
+Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", description='a two-letter code such as "IT"')]
 Times = Annotated[int, Meta(ge=1, le=1_000)]
 Weight = Annotated[float, Meta(ge=0, le=1_000)]
 
@@ -112,7 +113,7 @@ class Shop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     url: Annotated[str, Meta(max_length=2_000, description="where it is; `{{ shop.url }}` in templates")] = ""
     currency: Annotated[Currency, Meta(description="its currency; all amounts in the playbook are in it")] = "EUR"
     country: Annotated[
-        Annotated[str, Meta(pattern="^[A-Z]{2}$")] | None, Meta(description='where it is at home, such as "IT"')
+        Country | None, Meta(description='where it is at home, such as "IT"')
     ] = None
     timezone: Annotated[
         Text, Meta(description='where its days begin and end, such as "Europe/Rome", unless a person\'s own is known')

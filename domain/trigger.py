@@ -15,7 +15,7 @@ Name = Annotated[str, Meta(pattern=NAME, description="lower case letters, digits
 class Occasion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A moment: exactly one of `event`, `segment`, `left_segment`; and who it goes for."""
 
-    event: Annotated[Text | None, Meta(description="this event happens")] = None
+    event: Annotated[Text | None, Meta(description='this event happens: "Product Added"')] = None
     properties: Annotated[Values, Meta(description="and its properties have these values (only with `event`)")] = {}
     segment: Annotated[Name | None, Meta(description="the person enters this segment")] = None
     left_segment: Annotated[Name | None, Meta(description="the person leaves this segment")] = None
@@ -25,7 +25,7 @@ class Occasion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The occasion: exactly one of `event`, `segment`, `left_segment`, `exit_intent`, `seconds_on_site`, `workflow`."""
 
-    event: Annotated[Text | None, Meta(description="this event happens")] = None
+    event: Annotated[Text | None, Meta(description='this event happens: "Product Added"')] = None
     properties: Annotated[Values, Meta(description="and its properties have these values (only with `event`)")] = {}
     segment: Annotated[Name | None, Meta(description="the person enters this segment")] = None
     left_segment: Annotated[Name | None, Meta(description="the person leaves this segment")] = None

@@ -464,9 +464,9 @@ def test_codes_come_from_their_file(tmp_path: Path) -> None:
                     'accents; is "two words"'),
     ("caffè\n", "codes/ten.txt, line 1: should be one code"),
     ("x" * 65, "codes/ten.txt, line 1: should be one code"),
-    ("# nothing\n", "codes/ten.txt: has no code in it"),
-    ("\n".join(f"C{n}" for n in range(100_001)), "codes/ten.txt: has 100,001 codes; at most 100,000 are read"),
-    ("\n".join(["A"] * 500), "codes/ten.txt: … and 479 more like these"),
+    ("# nothing\n", "codes/ten.txt, line 1: has no code in it"),
+    ("\n".join(f"C{n}" for n in range(100_001)), "codes/ten.txt, line 1: has 100,001 codes; at most 100,000 are read"),
+    ("\n".join(["A"] * 500), "codes/ten.txt, line 22: … and 479 more like these"),
 ])
 def test_a_file_of_codes_with_a_mistake_is_refused_by_its_line(tmp_path: Path, codes: str, says: str) -> None:
     with pytest.raises(PlaybookError) as wrong:
@@ -481,7 +481,7 @@ def test_codes_belong_to_one_pool(tmp_path: Path) -> None:
     with pytest.raises(PlaybookError) as wrong:
         read(folder)
     assert sorted(str(problem) for problem in wrong.value.problems) == [
-        'codes/lost.txt: belongs to no coupons: there is no coupons/lost.toml',
+        'codes/lost.txt, line 1: belongs to no coupons: there is no coupons/lost.toml',
         'coupons/five.toml, line 2, codes: lists a code twice (capitals make no difference)',
         'coupons/ten.toml, line 2, codes: has a code that coupons/five has too: "B"',
         'coupons/ten.toml, line 2, codes: stands beside codes/ten.txt: choose one',

@@ -89,7 +89,7 @@ S, C, W = "segments/b.toml", "campaigns/c.toml", "[when]\n"
 
 
 @pytest.mark.parametrize(("file", "text", "said"), [
-    ("shop.toml", "currency = 'EUR'\nlimits = {\n", "shop.toml, line 2: this is no TOML"),
+    ("shop.toml", "currency = 'EUR'\nlimits = {\n", "shop.toml, line 2, limits: a table in braces stands on one"),
     ("shop.toml", 'currency = "euro"', 'shop.toml, line 1, currency: should be an ISO 4217 code such as "EUR"'),
     ("shop.toml", 'timezone = "Europe/Roma"', 'shop.toml, line 1, timezone: there is no time zone "Europe/Roma"'),
     ("shop.toml", "rates = { usd = 0.9 }", "shop.toml, line 1, rates: the names in it should each be an ISO 4217"),
@@ -112,7 +112,8 @@ S, C, W = "segments/b.toml", "campaigns/c.toml", "[when]\n"
     (S, W + "sesion = { pages_at_least = 3 }", 'line 2, when.sesion: there is nothing called "sesion"'
                                                                     ' here; did you mean "session"?'),
     (S, "[when.session]\npages_at_least = 3\nfirst_visit = 'yes'",
-     "segments/b.toml, line 3, when.session.first_visit: should be true or false, is text"),
+     "segments/b.toml, line 3, when.session.first_visit: should be true or false, is \"yes\"; write "
+     "first_visit = true"),
     (S, W + "session = { pages_at_least = 0 }", "should be a whole number of at least 1, is 0"),
     (S, W + "did = { event = 'Product Aded' }",
      'line 2, when.did.event: there is no event "Product Aded"; did you mean "Product Added"?'),

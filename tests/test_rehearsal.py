@@ -549,7 +549,10 @@ def test_the_command(shop: Live, tmp_path: Path) -> None:
     assert "1 of 1 person (100 %) would be told something" in done.output
     assert decode((tmp_path / "report.json").read_bytes()).found.people == 1
     assert "send    added" in run(str(tmp_path / "shop"), "--explain", "ann").output
-    assert run(str(tmp_path / "shop"), "--campaign", "none_such").exit_code == 2
+    misspelled = run(str(tmp_path / "shop"), "--campaign", "aded")
+    assert misspelled.exit_code == 2
+    assert 'there is none of this name in' in misspelled.output
+    assert misspelled.output.endswith('; did you mean "added"?\n')
     assert run(str(tmp_path / "shop"), "--json", str(tmp_path / "no" / "folder.json")).exit_code == 2
     (tmp_path / "shop" / "campaigns" / "added.toml").write_text("format = 7")
     broken = run(str(tmp_path / "shop"))

@@ -1,0 +1,111 @@
+"""As many mistakes as there are in a file are said at once, each with what to write instead."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from domain.declared import hints, is_struct, metas, unwrapped
+from domain.playbook import Playbook
+from tests.test_check import BAR, FLOW, SHOP, C, F, P, S, mistakes
+
+
+def declared(kind: Any, seen: set[Any]) -> Iterator[Any]:
+    """Every type inside a type."""
+    yield kind
+    for one in unwrapped(kind):
+        arguments = [argument for argument in getattr(one, "__args__", ()) if not isinstance(argument, str)]
+        if is_struct(one) and one not in seen:
+            seen.add(one)
+            arguments += hints(one).values()
+        for argument in arguments:
+            yield from declared(argument, seen)
+
+
+def test_every_pattern_is_described_in_words() -> None:
+    found = [meta for kind in declared(Playbook, set()) for meta in metas(kind) if meta.pattern]
+    assert {meta.pattern for meta in found} >= {"^[A-Z]{3}$", "^[A-Z0-9-]*$", r"^[!-~]+$"}
+    assert [meta.pattern for meta in found if not meta.description] == []
+
+
+@pytest.mark.parametrize(("file", "text", "said"), [
+    (P, "percent = 10\nprefix = 'spring'",
+     'prefix: should be capital letters, digits and -, such as "SPRING-", is "spring"'),
+    (P, "percent = 10\ncodes = ['A B']", 'codes[1]: should be letters, digits and signs, without blanks or accents'),
+    ("shop.toml", "country = 'Italy'", 'country: should be a two-letter code such as "IT", is "Italy"'),
+    (C, "valid_for = 30\n" + BAR, 'valid_for: should be a duration such as "30s", "5m", "2h", "7d", "2w", is 30'),
+    (C, "start = 2026-12-01\n" + BAR,
+     'start: should be a day or a minute: "2026-12-01", "2026-12-01 09:00", is 2026-12-01'),
+    (C, BAR.replace('title = "Hello"', "title = 5"), 'title: should be text, is 5; write it in quotes: title = "5"'),
+    (C, "priority = '5'\n" + BAR, 'priority: should be a whole number, is "5"; write it without quotes: priority = 5'),
+    (C, "urgent = 'no'\n" + BAR, 'urgent: should be true or false, is "no"; write urgent = false'),
+    (C, BAR + "[[when]]\ncart = { empty = true }", "when: should be a table, is a list; "
+     "write [when] in place of [[when]]"),
+    (C, 'format = "bar"\ntrigger = "exit_intent"\n[content.default]\ntitle = "Hello"',
+     'trigger: should be a table, is "exit_intent"; write trigger = { exit_intent = true }, say'),
+    (C, 'format = "bar"\ntrigger = "leaving"\n[content.default]\ntitle = "Hello"',
+     'write trigger = { event = "Product Added" }'),
+    (C, "disarm_on = 'Order Completed'\n" + BAR, 'disarm_on: should be a list, is "Order Completed"; write disarm_on = '
+     '["Order Completed"]'),
+    (F, "enters = { event = 'Product Added' }\n[steps]\nwait = '1d'", "steps: should be a list, is a table; write "
+     "[[steps]] in place of [steps]"),
+    (F, FLOW, 'steps: is missing; write [[steps]] and below it wait = "30s", say'),
+    (C, "title = 'x'\n" + BAR, 'title: there is nothing called "title" here; it belongs into [content.default]'),
+    (S, "[when]\npages_at_least = 3", 'there is nothing called "pages_at_least" here; it belongs into [when.session]'),
+    # what there is, where nothing is near
+    (C, BAR.replace("Hello", "{{ name }}"), 'no variable "name"; did you mean "product.name" or "shop.name"?'),
+    (C, BAR.replace("Hello", "{{ zzz }}"),
+     'there is no variable "zzz"; there are product, products, cart, order, first_name'),
+    (F, FLOW + "[[steps]]\nid = 'a'\nwait = '1d'\ngo = 'end'", 'there is no step "end"; there is only a'),
+    (F, FLOW + "[[steps]]\nsend = 'zzz'", 'there is no campaign "zzz"; there are bar and mail'),
+])
+def test_it_is_said_what_to_write_instead(file: str, text: str, said: str) -> None:
+    found = mistakes({file: text})
+    assert any(said in problem for problem in found), found
+    assert len(found) == 1, found
+
+
+def test_every_entry_of_a_list_is_looked_at() -> None:
+    found = mistakes({S: "[when]\nall = [\n  { cart = { emty = true } },\n  { cart = 5 },\n"
+                         "  { did = { evnt = 'x' } },\n  { in_segment = 'engagd' },\n]\nany = [3, { crat = {} }]"})
+    assert [problem.split(": ")[0] for problem in found] == [
+        f"segments/x.toml, line {line}, {field}" for line, field in (
+            (3, "when.all[1].cart.emty"), (4, "when.all[2].cart"), (5, "when.all[3].did.evnt"),
+            (6, "when.all[4].in_segment"), (8, "when.any[1]"), (8, "when.any[2].crat"))], found
+    assert found[4].endswith('should be a table, is 3; write { did = { event = "Product Viewed" } }, say')
+
+
+def test_a_file_with_a_wrong_type_is_asked_for_names_too() -> None:
+    steps = "[[steps]]\nwait = 3\n[[steps]]\nsend = 'male'\n[[steps]]\ntag = 'actve'"
+    found = mistakes({F: "again = 5\n" + FLOW + steps,
+                      C: "priority = true\ngroup = 'discount'\n" + BAR.replace("Hello", "{{ frist_name }}")})
+    assert [problem.partition(": ")[0] for problem in found] == [
+        "campaigns/x.toml, line 1, priority", "campaigns/x.toml, line 2, group",
+        "campaigns/x.toml, line 6, content.default.title", "workflows/x.toml, line 1, again",
+        "workflows/x.toml, line 4, steps[1].wait", "workflows/x.toml, line 6, steps[2].send",
+        "workflows/x.toml, line 8, steps[3].tag"], found
+
+
+def test_all_that_is_missing_is_said_at_once() -> None:
+    found = mistakes({C: "description = 'x'"})
+    assert [problem.split(":")[0] for problem in found] == [
+        f"campaigns/x.toml, line 1, {field}" for field in ("content", "format", "trigger")], found
+
+
+def test_what_is_cut_is_not_blamed_once_more() -> None:
+    found = mistakes({F: FLOW + "[[steps]]\nid = 3\nwait = '1d'\n[[steps]]\nbranch = [{ when = {}, to = 'x' }]"})
+    assert [problem.split(": ")[0] for problem in found] == [
+        "workflows/x.toml, line 3, steps[1].id", "workflows/x.toml, line 6, steps[2].branch[1].go",
+        "workflows/x.toml, line 6, steps[2].branch[1].to"], found
+
+
+@pytest.mark.parametrize("shop", [SHOP + "recencyy = 3", "currency = euro\n" + SHOP])
+def test_nobody_is_to_blame_for_what_a_broken_shop_may_have_declared(shop: str) -> None:
+    used = "[when]\ndid = { event = 'Quiz Finished' }\nfunnel = { stage = 'buying' }\nrfm = { group = 'loyal' }"
+    assert mistakes({S: used, C: "group = 'discounts'\n" + BAR}) == []
+    found = mistakes({"shop.toml": shop, S: used, C: "group = 'discounts'\n" + BAR})
+    assert len(found) == 1, found
+
+
+def test_no_number_of_mistakes_is_too_many() -> None:
+    assert len(mistakes({S: "[when]\nany = [" + "3, " * 5_000 + "]"})) == 20

@@ -281,36 +281,9 @@ def check(settings: Settings, folder: str) -> None:
 
     A warning is about what may be meant, and more likely is not: it goes live all the same.
     """
-    from connectors.strays import strays
-    from domain.problem import PlaybookError, Problem
-    from domain.scenario import Scenario
-    from flows.checking import check as check_folder
+    from flows.checking import report
 
-    def heard(story: Scenario, wrong: list[Problem]) -> None:
-        click.echo(f"  {'not as told' if wrong else 'as told':<12} {story.title}")
-        for problem in wrong:
-            click.echo(f"               {problem}")
-
-    folder = folder or settings.playbook
-    try:
-        checked = check_folder(Path(folder), heard)
-    except PlaybookError as wrong:
-        for problem in wrong.problems:
-            click.echo(str(problem))
-        for stray in strays(Path(folder)):  # what is missing may lie in a folder that nobody reads
-            click.echo(f"warning: {stray}")
-        raise Refused(f"{folder}: {len(wrong.problems)} to put right; what is live stays live") from wrong
-    for problem in checked.unreadable:
-        click.echo(str(problem))
-    for warning in checked.warnings:
-        click.echo(f"warning: {warning}")
-    if checked.problems:
-        raise Refused(f"{folder}: {len(checked.problems)} to put right in its scenarios")
-    playbook = checked.playbook
-    parts = (("segments", playbook.segments), ("campaigns", playbook.campaigns), ("workflows", playbook.workflows),
-             ("coupons", playbook.coupons), ("templates", playbook.templates), ("scenarios", checked.told))
-    doubts = f", with {len(checked.warnings)} warnings" if checked.warnings else ""
-    click.echo(f"{folder}: nothing is wrong{doubts} ({', '.join(f'{name}: {len(some)}' for name, some in parts)})")
+    click.echo(report(folder or settings.playbook, click.echo))
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from connectors.scenario_folder import scenarios
 from connectors.strays import strays
 from domain.check_warnings import warnings
 from domain.playbook import Playbook
-from domain.problem import Problem
+from domain.problem import PlaybookError, Problem
 from domain.scenario import Scenario
 from flows.scenarios import tell
 from state.rules import compile_rules
@@ -54,3 +54,33 @@ def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambd
     if not stories and not unreadable:
         doubts.append(Problem("scenarios", 0, "", NO_STORIES))
     return Checked(playbook, told, unreadable, doubts)
+
+
+def report(folder: str, say: Callable[[str], None]) -> str:
+    """Check a folder and say everything as it is found; the summary. ValueError when something is to be put right."""
+
+    def heard(story: Scenario, wrong: list[Problem]) -> None:
+        say(f"  {'not as told' if wrong else 'as told':<12} {story.title}")
+        for problem in wrong:
+            say(f"               {problem}")
+
+    try:
+        checked = check(Path(folder), heard)
+    except PlaybookError as wrong:
+        for problem in wrong.problems:
+            say(str(problem))
+        for stray in strays(Path(folder)):  # what is missing may lie in a folder that nobody reads
+            say(f"warning: {stray}")
+        raise ValueError(f"{folder}: {len(wrong.problems)} to put right; what is live stays live") from wrong
+    for problem in checked.unreadable:
+        say(str(problem))
+    for warning in checked.warnings:
+        say(f"warning: {warning}")
+    if checked.problems:
+        raise ValueError(f"{folder}: {len(checked.problems)} to put right in its scenarios")
+    playbook = checked.playbook
+    parts = (("segments", playbook.segments), ("campaigns", playbook.campaigns), ("workflows", playbook.workflows),
+             ("coupons", playbook.coupons), ("templates", playbook.templates), ("scenarios", checked.told))
+    many = len(checked.warnings)
+    doubts = f", with {many} warning{'s' if many > 1 else ''}" if many else ""
+    return f"{folder}: nothing is wrong{doubts} ({', '.join(f'{name}: {len(some)}' for name, some in parts)})"

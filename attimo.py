@@ -1,4 +1,4 @@
-"""attimo on the command line: up, run, ingest, topics, explain, coupons, check, top, settings.
+"""attimo on the command line: up, run, ingest, topics, explain, coupons, check, schema, rehearse, top, settings.
 
 To read the code, begin with `flows/onsite.py` (what happens to an event, in six lines), then `operators/` in the order
 named there, then `state/shard.py` (how it is remembered) and `connectors/` for whatever outside system you care about.
@@ -284,6 +284,21 @@ def check(settings: Settings, folder: str) -> None:
     from flows.checking import report
 
     click.echo(report(folder or settings.playbook, click.echo))
+
+
+@cli.command()
+@click.argument("kind", default="")
+def schema(kind: str) -> None:
+    """Print the JSON Schema of KIND for editors: shop, segment, campaign, workflow or pool; else all by their kind."""
+    import msgspec
+
+    from domain.event_names import offered
+    from domain.reference import schema as schemas
+
+    found = schemas()
+    if kind and kind not in found:
+        raise Refused(f"{kind}: there is no such kind of file{offered(kind, found)}")
+    click.echo(msgspec.json.format(msgspec.json.encode(found[kind] if kind else found), indent=2))
 
 
 @cli.command()

@@ -47,11 +47,18 @@ anything: the last good playbook stays live and the mistake is shown with its fi
 
 ```
 shop/
-  shop.toml            what holds for the whole shop
-  segments/NAME.toml   who belongs together
-  campaigns/NAME.toml  what to say, to whom, when, how often
-  templates/NAME.liquid
+  shop.toml              what holds for the whole shop
+  segments/NAME.toml     who belongs together
+  campaigns/NAME.toml    what to say, to whom, when, how often
+  workflows/NAME.toml    a conversation over days
+  coupons/NAME.toml      what a coupon is worth
+  codes/NAME.txt         its codes, where they are not made up
+  templates/NAME.liquid  longer words
+  scenarios/NAME.md      stories that must come true
 ```
+
+Nothing else in it is read, and `attimo check` says what lies there for nothing. It reads all files, names every mistake
+with its line and what to write instead, warns of what is hardly meant, and tells the [stories](scenarios.md).
 
 A banner for people on their first visit, from Canada, who saw at least 3 pages and have been here for 60 seconds, is
 this file. It appears at second 60, with no further click:
@@ -75,7 +82,20 @@ What is not known does not hold. Amounts are in the shop's currency, in whole un
 becomes true or false because time passes does so at that very moment.
 """
 
-TAIL = """## Events
+TAIL = """## In an editor
+
+`attimo schema campaign > campaign.schema.json` writes down what a campaign's file may say, as a JSON Schema; `shop`,
+`segment`, `workflow` and `pool` (for coupons/) are the others. An editor that knows it offers the fields, explains them
+and underlines a slip while you type. In VS Code, with the extension Even Better TOML, a file names its schema in its
+first line: `#:schema ../campaign.schema.json`; or the settings say it once for all of them:
+
+```json
+"evenBetterToml.schema.associations": {{
+  ".*/campaigns/[^/]*\\\\.toml$": "file:///where/it/is/campaign.schema.json"
+}}
+```
+
+## Events
 
 In the shop: {shop}.
 
@@ -191,20 +211,29 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def schema() -> dict[str, Any]:
-    """JSON Schemas of the files, by their kind: "shop", "segment", "campaign".
+KINDS: dict[str, type[msgspec.Struct]] = {
+    "shop": Shop, "segment": Segment, "campaign": Campaign, "workflow": Workflow, "pool": Pool}
+"""The kinds of files."""
 
-    >>> schema()["segment"]["properties"]["when"]["$ref"]
-    '#/$defs/Condition'
+
+def schema() -> dict[str, Any]:
+    """JSON Schemas of the files, by their kind: "shop", "segment", "campaign", "workflow", "pool".
+
+    >>> schema()["segment"]["properties"]["when"]["$ref"], "name" in schema()["segment"].get("required", [])
+    ('#/$defs/Condition', False)
     """
-    return {kind.__name__.lower(): _one(kind) for kind in (Shop, Segment, Campaign, Workflow, Pool)}
+    return {name: _one(kind) for name, kind in KINDS.items()}
 
 
 def _one(kind: type[msgspec.Struct]) -> dict[str, Any]:
     found = msgspec.json.schema(kind)
     definitions: dict[str, Any] = found.get("$defs", {})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema",
-            **definitions.pop(kind.__name__), "$defs": definitions}
+    for definition in definitions.values():
+        definition["description"] = definition["description"].partition(">>>")[0].strip()
+    whole: dict[str, Any] = definitions.pop(kind.__name__)
+    if kind is not Shop:  # it is called what its file is called
+        whole["required"] = [name for name in whole["required"] if name != "name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "$defs": definitions}
 
 
 def _section(struct: type[msgspec.Struct]) -> Iterator[str]:

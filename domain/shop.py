@@ -33,8 +33,8 @@ class ShopLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class Pressure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One budget per person over everything we say, on the site and off it. Each channel weighs; what is not "
-             "shown does not.
+    """One budget per person over everything we say, on the site and off it. Each channel weighs; what is not shown
+    does not.
 
     Campaigns of the purpose `service` count and are never held back by it.
     """

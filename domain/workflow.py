@@ -58,8 +58,8 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One step: exactly one thing to do. `id` is a name for others to `go` to; `go` says where to go on (left "
-             "out: next).
+    """One step: exactly one thing to do. `id` is a name for others to `go` to; `go` says where to go on (left out: to
+    the next one).
     """
 
     id: Annotated[

@@ -8,6 +8,7 @@ Settings: option > ATTIMO_* > attimo.toml > default; `attimo settings` shows the
 
 import functools
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,7 +284,7 @@ def check(settings: Settings, folder: str) -> None:
     """
     from flows.checking import report
 
-    click.echo(report(folder or settings.playbook, click.echo))
+    click.echo(report(folder or settings.playbook, click.echo, time.time_ns() // 1_000_000))
 
 
 @cli.command()

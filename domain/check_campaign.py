@@ -45,7 +45,7 @@ def _audience(one: Campaign, known: Known) -> Found:
         if one.unless == EVERYONE:
             mistakes.append((("unless",), "says nothing: nobody would be left"))
         mistakes += [(("unless", *path), text) for path, text in condition(one.unless, known)]
-        if not mistakes and (why := contradiction(Condition(all=(one.when,), not_=one.unless), known.segment,
+        if not mistakes and (why := contradiction(Condition(all=(one.when,), not_=one.unless), known.conditions,
                                                   known.stages)):
             mistakes.append((("unless",), f"leaves nobody: {why}"))
     yield from mistakes

@@ -87,7 +87,7 @@ def _ends(one: Workflow, path: tuple[int, ...], asked: tuple[Condition, ...], kn
     """Whether a circle ends by itself, because somebody who goes round once does not go round again."""
     if not asked:
         return False
-    if contradiction(Condition(all=asked), known.segment, known.stages):
+    if contradiction(Condition(all=asked), known.conditions, known.stages):
         return True
     segments = traits = coupons = False
     for when in asked:

@@ -27,7 +27,7 @@ def condition(when: Condition, known: Known) -> Found:
     """All mistakes of a condition; the path of what concerns the whole is empty."""
     mistakes = list(_parts(when, known))
     yield from mistakes
-    if not mistakes and (why := contradiction(when, known.segment, known.stages)):
+    if not mistakes and (why := contradiction(when, known.conditions, known.stages)):
         yield (), f"can never hold: {why}"
 
 
@@ -41,7 +41,7 @@ def never_comes(moment: Occasion, known: Known, leaves: Condition | None = None)
         parts.append(Condition(in_segment=moment.segment))
     if moment.left_segment is not None:
         parts.append(Condition(not_=Condition(in_segment=moment.left_segment)))
-    return contradiction(Condition(all=tuple(parts), not_=leaves), known.segment, known.stages)
+    return contradiction(Condition(all=tuple(parts), not_=leaves), known.conditions, known.stages)
 
 
 def duration(path: Path, text: str | None, least: int = 0) -> Found:
@@ -93,6 +93,18 @@ def _walk(part: Any, path: Path, depth: int) -> Iterator[tuple[Path, Any, int]]:
             for key, one in value.items():
                 if isinstance(one, msgspec.Struct):
                     yield from _walk(one, (*path, name, key), depth)
+
+
+def asks_more(one: Condition, other: Condition) -> bool:
+    """Whether a condition asks for all that another asks for, and perhaps for more.
+
+    >>> from domain.condition import InCart
+    >>> full, known = InCart(items_at_least=1), Has(known=True)
+    >>> asks_more(Condition(cart=full, has=known), Condition(cart=full)), asks_more(Condition(cart=full), Condition())
+    (True, True)
+    """
+    return all(getattr(one, field) == getattr(other, field) for field in other.__struct_fields__
+               if getattr(other, field))
 
 
 def must(when: Condition, path: Path = ()) -> Iterator[tuple[Path, Condition]]:

@@ -5,17 +5,20 @@ For a playbook without mistakes (`domain/check.py`); the engine knows nothing of
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from domain.campaign import Campaign
-from domain.check_condition import everything, must
+from domain.check_condition import asks_more, everything, must
 from domain.check_unused import unused
-from domain.condition import Did
+from domain.condition import Condition, Did, Filter
+from domain.contradiction import VISIT, contradiction
 from domain.duration import UNITS, parse, say
-from domain.event_names import meant
+from domain.event_names import meant, offered
 from domain.known import PURPOSES, Finding, Found, Known, several
 from domain.playbook import Playbook
 from domain.shop import Shop
-from domain.trigger import Occasion, Trigger
+from domain.trigger import KINDS, Occasion, Trigger
 from domain.workflow import WaitFor, Workflow
 
 ADDRESS = {"email": "email", "sms": "phone", "push": "push"}
@@ -27,12 +30,12 @@ MAIL = {"Offer Shown": "Message Delivered", "Offer Clicked": "Message Clicked", 
         "Offer Dismissed": "Unsubscribed"}
 """What is told of a message, and the like of what is shown on the site; and the other way round."""
 
-VISIT = 30 * UNITS["m"]
-"""Between two visits lie at least so many ms (`state/sessions.py`)."""
+MOST_COMPARED = 20
+"""Campaigns of one place and priority that each is compared with."""
 
 
-def warnings(playbook: Playbook, told: Iterable[str] = ()) -> list[Finding]:
-    """All warnings. `told` are names that the playbook's stories speak of.
+def warnings(playbook: Playbook, told: Iterable[str] = (), now: int | None = None) -> list[Finding]:
+    """All warnings. `told` are names that the playbook's stories speak of, `now` (ms) tells which ends are past.
 
     >>> from domain.condition import Condition, InCart
     >>> from domain.segment import Segment
@@ -45,6 +48,9 @@ def warnings(playbook: Playbook, told: Iterable[str] = ()) -> list[Finding]:
         found += [Finding("campaigns", one.name, path, text) for path, text in _campaign(one, known)]
     for flow in playbook.workflows:
         found += [Finding("workflows", flow.name, path, text) for path, text in _workflow(flow, known)]
+    if now is not None:
+        found += _over(playbook, now)
+    found += _same_place(playbook, known)
     found += _answers(playbook, known)
     found += unused(playbook, known, frozenset(told))
     return found
@@ -59,8 +65,7 @@ def _shop(shop: Shop, known: Known) -> Found:
             yield ("consent", "purposes", name), f"is a purpose of your own, and no campaign has it{near}"
     for n, stage in enumerate(shop.funnel):
         for later in shop.funnel[n + 1:]:
-            if all(getattr(stage.when, field) == getattr(later.when, field) for field in later.when.__struct_fields__
-                   if getattr(later.when, field)):
+            if asks_more(stage.when, later.when):
                 yield ("funnel", n), (f'nobody is ever at this stage: who has come this far is at "{later.name}" too, '
                                       "and the furthest stage counts")
                 break
@@ -71,6 +76,7 @@ def _shop(shop: Shop, known: Known) -> Found:
 
 def _campaign(one: Campaign, known: Known) -> Found:
     yield from _wider(one, known.shop)
+    yield from _seldom(one)
     if one.on_site:
         yield from _visits(one)
     else:
@@ -98,6 +104,57 @@ def _wider(one: Campaign, shop: Shop) -> Found:
                 and own > getattr(shop.limits, field):
             yield ("limits", field), (f"is never reached: [limits] of shop.toml allows {getattr(shop.limits, field)} "
                                       "of everything together")
+
+
+def _over(playbook: Playbook, now: int) -> Iterator[Finding]:
+    """Campaigns whose end has come."""
+    zone = ZoneInfo(playbook.shop.timezone)
+    for one in playbook.campaigns:
+        if one.end is not None and datetime.fromisoformat(one.end).replace(tzinfo=zone).timestamp() * 1_000 <= now:
+            yield Finding("campaigns", one.name, ("end",), f"is past ({one.end}): it is said to nobody any more")
+
+
+def _same_place(playbook: Playbook, known: Known) -> Iterator[Finding]:
+    """Campaigns that fill one element for the same people, and none of them comes first."""
+    places: dict[tuple[str, int], list[Campaign]] = {}
+    for one in playbook.campaigns:
+        if one.format == "slot":
+            places.setdefault((one.slot, one.priority), []).append(one)
+    for some in places.values():
+        for n, one in enumerate(some):
+            for other in some[max(0, n - MOST_COMPARED):n]:
+                if _at_once(one.trigger, other.trigger) and not contradiction(
+                        _both(one, other), known.conditions, known.stages):
+                    yield Finding("campaigns", one.name, ("priority",), (
+                        f'is that of "{other.name}", which fills {one.slot} too: for whom both are meant, the name '
+                        "decides; give the one that is to win more"))
+                    break
+
+
+def _at_once(one: Trigger, other: Trigger) -> bool:
+    """Whether two occasions are the same one, and their properties do not tell them apart."""
+    if one.kind == "workflow" or any(getattr(one, field) != getattr(other, field) for field in (*KINDS, "delay")):
+        return False
+    for name, value in one.properties.items():
+        beside = other.properties.get(name, value)
+        some, more = (each if isinstance(each, tuple) else (each,) for each in (value, beside))
+        if not any(isinstance(each, Filter) for each in (*some, *more)) and not set(some) & set(more):
+            return False
+    return True
+
+
+def _both(one: Campaign, other: Campaign) -> Condition:
+    no = tuple(Condition(not_=each.unless) for each in (one, other) if each.unless is not None)
+    return Condition(all=(one.when, other.when, *no))
+
+
+def _seldom(one: Campaign) -> Found:
+    """Limits of a day or a week that the time between two of them does not let it reach."""
+    every = parse(one.limits.every or "0s")
+    for field, span in (("per_day", UNITS["d"]), ("per_week", UNITS["w"])):
+        most = getattr(one.limits, field)
+        if most is not None and most > 1 and (most - 1) * every >= span:
+            yield ("limits", field), f"is never reached: between two of them lie {say(every)} (every)"
 
 
 def _visits(one: Campaign) -> Found:
@@ -153,6 +210,7 @@ def night(shop: Shop, one: Campaign) -> int:
 
 
 def _workflow(flow: Workflow, known: Known) -> Found:
+    yield from _unsent(flow, known)
     for n, step in enumerate(flow.steps):
         sent = known.campaign.get(step.send or "")
         if sent is None:
@@ -164,9 +222,35 @@ def _workflow(flow: Workflow, known: Known) -> Found:
         if sent.on_site and step.patience is None and n and flow.steps[n - 1].kind in ("wait", "wait_until"):
             yield ("steps", n, "send"), (f'"{sent.name}" is shown on the site, where they hardly are after a wait: '
                                          'patience = "7d" lets it wait for their next visit')
+        yield from _into_the_night(flow, n, sent, known.shop)
         onward = step.go or (flow.id_of(n + 1) if n + 1 < len(flow.steps) else None)
         if step.otherwise is not None and step.otherwise == onward:
             yield ("steps", n, "otherwise"), "leads to where it goes on anyway: leave it out"
+
+
+def _into_the_night(flow: Workflow, n: int, sent: Campaign, shop: Shop) -> Found:
+    """A wait for a time of day at which the message behind it is not sent."""
+    quiet, before = shop.quiet_hours, flow.steps[n - 1] if n else None
+    if quiet is None or not night(shop, sent) or before is None or before.go or before.wait_until is None:
+        return
+    at = before.wait_until.time or "00:00"
+    if (quiet.begin <= at < quiet.end) if quiet.begin < quiet.end else (at >= quiet.begin or at < quiet.end):
+        yield ("steps", n - 1, "wait_until"), (f'ends at {at}, in the quiet hours: "{sent.name}" goes out at '
+                                               f"{quiet.end}; wait until then, or make it urgent")
+
+
+def _unsent(flow: Workflow, known: Known) -> Found:
+    """Waiting for an answer to what this workflow does not say."""
+    sent = {step.send for step in flow.steps}
+    for n, step in enumerate(flow.steps):
+        wait = step.wait_for
+        if wait is None or wait.event is None or not wait.event.startswith(("Message ", "Offer ")):
+            continue
+        asked = wait.where.get("campaign")
+        named = [one for one in (asked if isinstance(asked, tuple) else (asked,)) if isinstance(one, str)]
+        if named and all(one in known.campaign and one not in sent for one in named):
+            yield ("steps", n, "wait_for", "where", "campaign"), (
+                f'this workflow never sends "{named[0]}"' + offered(named[0], sorted(one for one in sent if one)))
 
 
 # -- what is told of messages and offers -------------------------------------------------------------------------

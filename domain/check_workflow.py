@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from domain.check_circles import circles
-from domain.check_condition import condition, duration, never_comes
+from domain.check_condition import asks_more, condition, duration, never_comes
 from domain.condition import EVERYONE, Condition
 from domain.duration import UNITS
 from domain.event_names import offered
@@ -104,6 +104,11 @@ def _step(step: Step, ids: dict[str, int], known: Known) -> Found:
             yield ("branch", n, "when"), "says nothing: everybody would take this way"
         for path, text in condition(way.when, known):
             yield ("branch", n, "when", *path), text
+        for m, earlier in enumerate(step.branch[:n]):
+            if earlier.when != EVERYONE and asks_more(way.when, earlier.when):
+                yield ("branch", n), (f"nobody takes this way: who could takes way {m + 1}, which stands before it and "
+                                      + ("asks the same" if way.when == earlier.when else "asks less"))
+                break
     if len(step.split) == 1:
         yield ("split",), "a split needs at least two ways"
     if step.send is not None:

@@ -91,7 +91,7 @@ class Sequence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Has(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is known of the person."""
+    """What is known of the person. Of sources, mediums and campaigns (utm) capitals count: `Google` is not `google`."""
 
     country: Annotated[Texts | None, Meta(description='where they are, as ISO codes: "CA" or ["CA", "US"]')] = None
     device: Annotated[
@@ -120,7 +120,10 @@ class Has(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class InSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The visit that is open. Between visits none of this holds."""
+    """The visit that is open. Between visits none of this holds.
+
+    Of utm values and parts of addresses capitals count: `Google` is not `google`.
+    """
 
     pages_at_least: Annotated[Whole | None, Meta(description="pages seen")] = None
     products_at_least: Annotated[Whole | None, Meta(description="products looked at")] = None

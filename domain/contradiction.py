@@ -15,9 +15,12 @@ import msgspec
 
 from domain.condition import BANDS, Condition, Did
 from domain.duration import parse, say
-from domain.known import several
+from domain.known import is_cell, several
+from domain.rfm_groups import CELLS
 from domain.segment import Segment
 
+VISIT = 30 * 60_000
+"""A visit is open for so many ms after its last event (`state/sessions.py`)."""
 DEEPEST = 20
 MOST_WAYS = 64
 
@@ -30,6 +33,8 @@ class Bound(NamedTuple):
     low: float = float("-inf")
     high: float = float("inf")
     among: frozenset[Any] | None = None
+    did: Did | None = None
+    """What was done (with `low`) or was not (with `high`): it is compared across times, too."""
 
 
 def contradiction(condition: Condition, segments: Mapping[str, Segment], stages: tuple[str, ...]) -> str:
@@ -68,6 +73,19 @@ def _clash(bounds: list[Bound]) -> str:
             for other in some[:n]:
                 if one.among is not None and other.among is not None and one.among.isdisjoint(other.among):
                     return f"{other.said}, and {one.said}"
+    return _undone([bound for bound in bounds if bound.did is not None])
+
+
+def _undone(bounds: list[Bound]) -> str:
+    """What was done within a time, and was not done within a longer one."""
+    for done in bounds:
+        for other in bounds:
+            one, no = done.did, other.did
+            if one is None or no is None or done.low == float("-inf") or done.low < other.high or one.event != no.event:
+                continue
+            inside = no.within is None or (one.within is not None and _span(one.within) <= _span(no.within))
+            if inside and (one.after, one.before) == (no.after, no.before) and no.where.items() <= one.where.items():
+                return f"{done.said}, and {other.said}"
     return ""
 
 
@@ -80,7 +98,10 @@ def _ways(condition: Condition) -> list[tuple[Condition, ...]]:
 
 def _bounds(condition: Condition, segments: Mapping[str, Segment], stages: tuple[str, ...],
             depth: int) -> Iterator[Bound]:
-    """What must hold for the condition to hold (not all of it: what is not understood is left out)."""
+    """What must hold for the condition to hold (not all of it: what is not understood is left out).
+
+    `segments` holds the stages of the funnel, too, as funnel_NAME.
+    """
     if depth > DEEPEST:
         return
     for child in condition.all:
@@ -91,7 +112,7 @@ def _bounds(condition: Condition, segments: Mapping[str, Segment], stages: tuple
         yield from _did(did)
     for did in _list(condition.did_not):
         if did.last_before is None and did.first_within is None and did.sum is None:
-            yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least)
+            yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least, did=did)
     yield from _about(condition)
     yield from _cart(condition)
     yield from _orders(condition)
@@ -105,13 +126,20 @@ def _bounds(condition: Condition, segments: Mapping[str, Segment], stages: tuple
             yield Bound("band", f"they are {name}", among=frozenset(names))
         elif name.startswith("funnel_"):
             yield Bound("stage", f"they are at the stage {name[7:]}", among=frozenset((name[7:],)))
-        elif name in segments and not segments[name].static:
+        elif name.removeprefix("rfm_") in CELLS:
+            yield from _groups((name.removeprefix("rfm_"),))
+        elif is_cell(name):
+            yield from _cells((name[4:],), f"they are in the cell {name[4:]}")
+        if name in segments and not segments[name].static:
             for bound in _bounds(segments[name].when, segments, stages, depth + 1):
                 yield bound._replace(said=f'{bound.said} (in "{name}")')
     if condition.funnel is not None:
         wanted = several(condition.funnel.stage)
         if wanted:
             yield Bound("stage", f"they are at the stage {' or '.join(wanted)}", among=frozenset(wanted))
+        if len(wanted) == 1 and (stage := segments.get(f"funnel_{wanted[0]}")) is not None:
+            for bound in _bounds(stage.when, segments, stages, depth + 1):
+                yield bound._replace(said=f"{bound.said} (at the stage {wanted[0]})")
         if condition.funnel.at_least in stages:
             later = stages[stages.index(condition.funnel.at_least):]
             yield Bound("stage", f"they are at {condition.funnel.at_least} or further", among=frozenset(later))
@@ -145,8 +173,13 @@ def _ms(text: str | None) -> float | None:
         return None
 
 
+def _span(text: str) -> float:
+    found = _ms(text)
+    return float("nan") if found is None else found
+
+
 def _did(did: Did) -> Iterator[Bound]:
-    yield Bound(_key(did), f'"{did.event}" was done{_often(did)}', low=did.at_least)
+    yield Bound(_key(did), f'"{did.event}" was done{_often(did)}', low=did.at_least, did=did)
     age = f"age of {did.event} {msgspec.json.encode(did.where).decode()}"
     if (within := _ms(did.within)) is not None:
         yield Bound(age, f'the last "{did.event}" is less than {_say(did.within or "")} ago', high=within)
@@ -163,10 +196,17 @@ def _about(condition: Condition) -> Iterator[Bound]:
         for field in ("country", "device"):
             if names := several(getattr(has, field)):
                 yield Bound(field, f"the {field} is {' or '.join(names)}", among=frozenset(names))
+        if has.visits_at_least is not None:
+            yield Bound("visits", f"they were here at least {has.visits_at_least} times", low=has.visits_at_least)
+        if (before := _ms(has.last_seen_before)) is not None:
+            yield Bound("last seen", f"they were last seen at least {_say(has.last_seen_before or '')} ago", low=before)
         if has.known is not None:
             yield Bound("known", "they are a known customer" if has.known else "they are anonymous",
                         among=frozenset((has.known,)))
     if (visit := condition.session) is not None:
+        yield Bound("last seen", "a visit is open", high=VISIT)
+        if visit.first_visit:
+            yield Bound("visits", "it is the first visit", high=2)
         if visit.first_visit is not None:
             yield Bound("first visit", "it is the first visit" if visit.first_visit else "it is not the first visit",
                         among=frozenset((visit.first_visit,)))
@@ -191,7 +231,25 @@ def _about(condition: Condition) -> Iterator[Bound]:
             if most is not None:
                 yield Bound(f"rfm {field}", f"{field} is at most {most}", high=most + 1)
         if groups := several(rfm.group):
-            yield Bound("rfm group", f"they are {' or '.join(groups)}", among=frozenset(groups))
+            yield from _groups(groups)
+
+
+def _groups(groups: tuple[str, ...]) -> Iterator[Bound]:
+    """What groups of RFM cells say of recency, frequency and money."""
+    yield from _cells(tuple(cell for group in groups for cell in CELLS[group]), f"they are {' or '.join(groups)}")
+
+
+def _cells(cells: tuple[str, ...], said: str) -> Iterator[Bound]:
+    yield Bound("rfm cell", said, among=frozenset(cells))
+    yield Bound("orders", "they have ordered", low=1)
+    for n, field in enumerate(("recency", "frequency", "money")):
+        digits = [int(cell[n]) for cell in cells]
+        least, most = min(digits), max(digits)
+        yield Bound(f"rfm {field}", f"{said} ({_digits(field, least, most)})", low=least, high=most + 1)
+
+
+def _digits(field: str, least: int, most: int) -> str:
+    return f"{field} {least}" if least == most else f"{field} {least} to {most}"
 
 
 def _cart(condition: Condition) -> Iterator[Bound]:
@@ -245,7 +303,7 @@ def _not(condition: Condition) -> Iterator[Bound]:
     if len(dids) == 1 and condition == Condition(did=condition.did):
         [did] = dids
         if did == Did(did.event, where=did.where, at_least=did.at_least, within=did.within):
-            yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least)
+            yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least, did=did)
     if condition.cart is not None and condition == Condition(cart=type(condition.cart)(empty=condition.cart.empty)):
         yield (Bound("pieces in the cart", "something is in the cart", low=1) if condition.cart.empty
                else Bound("pieces in the cart", "the cart is empty", high=1))

@@ -8,6 +8,7 @@ from domain.condition import BANDS, RFM_GROUPS
 from domain.event_names import EVENTS, meant, offered
 from domain.playbook import Playbook
 from domain.problem import Path
+from domain.segment import Segment
 
 Found = Iterator[tuple[Path, str]]
 """Mistakes: (field, what is wrong)."""
@@ -48,6 +49,9 @@ class Known:
         self.stages = tuple(stage.name for stage in shop.funnel)
         self.broken = {part: frozenset(names) for part, names in broken.items()}
         self.segment = {one.name: one for one in playbook.segments}
+        self.conditions = {**self.segment, **{f"funnel_{one.name}": Segment(f"funnel_{one.name}", one.when)
+                                              for one in shop.funnel}}
+        """Segments whose conditions are declared, the stages of the funnel among them."""
         self.campaign = {one.name: one for one in playbook.campaigns}
         self.pools = self._with("coupons", (one.name for one in playbook.coupons))
         self.campaigns = self._with("campaigns", self.campaign)

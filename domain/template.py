@@ -40,7 +40,8 @@ lists. `coupon` has fields where the campaign takes it from a pool; else it is t
 everybody."""
 
 ENTRIES: Final[dict[str, tuple[str, ...]]] = {
-    "products": VARIABLES["product"], "cart.items": ("id", "name", "price", "category", "quantity"),
+    "products": VARIABLES["product"], "coupon.products": VARIABLES["product"],
+    "cart.items": ("id", "name", "price", "category", "quantity"),
 }
 """The lists, and the fields of each of their entries."""
 

@@ -37,8 +37,12 @@ class Checked(NamedTuple):
         return self.unreadable + [problem for _, wrong in self.told for problem in wrong]
 
 
-def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambda scenario, wrong: None) -> Checked:
-    """Check a folder; `heard` is called after each story. PlaybookError when the playbook itself has mistakes."""
+def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambda scenario, wrong: None,
+          now: int | None = None) -> Checked:
+    """Check a folder; `heard` is called after each story, and `now` (ms) tells what is over.
+
+    PlaybookError when the playbook itself has mistakes.
+    """
     playbook, files = read_with_files(folder)
     rules = compile_rules(playbook)
     stories, unreadable = scenarios(folder)
@@ -50,13 +54,13 @@ def check(folder: Path, heard: Callable[[Scenario, list[Problem]], None] = lambd
     spoken_of = {row.which for story in stories for row in story.rows if row.what != "does"}
     if unreadable:  # nobody knows what their stories would speak of
         spoken_of |= {segment.name for segment in playbook.segments}
-    doubts = strays(folder) + located(files, warnings(playbook, spoken_of))
+    doubts = strays(folder) + located(files, warnings(playbook, spoken_of, now))
     if not stories and not unreadable:
         doubts.append(Problem("scenarios", 0, "", NO_STORIES))
     return Checked(playbook, told, unreadable, doubts)
 
 
-def report(folder: str, say: Callable[[str], None]) -> str:
+def report(folder: str, say: Callable[[str], None], now: int) -> str:
     """Check a folder and say everything as it is found; the summary. ValueError when something is to be put right."""
 
     def heard(story: Scenario, wrong: list[Problem]) -> None:
@@ -65,7 +69,7 @@ def report(folder: str, say: Callable[[str], None]) -> str:
             say(f"               {problem}")
 
     try:
-        checked = check(Path(folder), heard)
+        checked = check(Path(folder), heard, now)
     except PlaybookError as wrong:
         for problem in wrong.problems:
             say(str(problem))

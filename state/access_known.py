@@ -4,13 +4,13 @@ from typing import Any
 
 from domain.condition import BANDS, Did, Filter, Has, Holds, Orders, Rfm, Score
 from domain.money import to_minor
+from domain.rfm_groups import group_of
 from domain.shop import Shop
 from state import traces
 from state.access import Access, Read, equals, includes, reaches
 from state.leaves import texts
 from state.person import Facts, Person
 from state.properties import typed
-from state.rfm_groups import group_of
 
 
 def has(part: Has) -> list[Access]:

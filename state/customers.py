@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from domain.action import Because, Move
 from domain.outcome import Outcome
+from domain.rfm_groups import group_of
 from state import rfm
 from state.context import Context, Happening, occasion_of
 from state.person import Counted, Facts, Person
 from state.rfm import Cuts
-from state.rfm_groups import group_of
 from state.tags import move
 
 RFM_TIMER = "rfm:"

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 from domain.money import to_major
 from domain.partition import partition_of
+from domain.rfm_groups import group_of
 from state import codec
 from state.funnel import stage_of
 from state.person import Decision, Facts, Person, Said, person_key, routing_key
-from state.rfm_groups import group_of
 from state.rules import Rules
 from state.runs import ASKED
 from state.view import known

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from domain.condition import Funnel, Rfm, Score
+from domain.rfm_groups import group_of
 from domain.shop import Shop
 from state.person import Facts, Person
-from state.rfm_groups import group_of
 
 Test = Callable[[Person, Facts, int], bool]
 Words = Callable[[Person, Facts, int], str]

@@ -220,6 +220,33 @@ def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
     (C, MAIL + "[content.default]\ntitle = 'x'\nimage_url = 'cup.png'", 'image_url: "cup.png" leads nowhere'),
     (C, MAIL + "[content.default]\ntitle = 'x'\nbody = '<a href=\"/cart\">Cart</a>'", 'body: "/cart" leads nowhere'),
     (C, BAR + "body = '{{ shop.url }}'", "body: asks for {{ shop.url }}, and shop.toml has no url"),
+    # what can never hold
+    (S, "[when]\nsession = { first_visit = true }\nhas = { visits_at_least = 2 }",
+     "line 1, when: can never hold: they were here at least 2 times, and it is the first visit"),
+    (S, "[when]\nsession = { pages_at_least = 2 }\nhas = { last_seen_before = '30m' }",
+     "can never hold: they were last seen at least 30 minutes ago, and a visit is open"),
+    (S, "[when]\nfunnel = { stage = 'buying' }\ncart = { empty = true }",
+     "can never hold: at least 1 are in the cart (at the stage buying), and the cart is empty"),
+    (S, "[when]\nin_segment = 'funnel_buying'\ncart = { empty = true }", "and the cart is empty"),
+    (S, "[when]\nrfm = { group = 'champions', recency_at_most = 2 }",
+     "can never hold: they are champions (recency 4 to 5), and recency is at most 2"),
+    (S, "[when]\nin_segment = 'rfm_champions'\nrfm = { group = ['loyal', 'lost'] }", "can never hold: "),
+    (S, "[when]\nin_segment = 'rfm_511'\nrfm = { group = 'champions' }", "can never hold: "),
+    (S, "[when]\nin_segment = 'rfm_lost'\norders = { count_is = 0 }", "can never hold: they have ordered"),
+    (S, "[when]\ndid = { event = 'Product Added', at_least = 5, within = '7d' }\ndid_not = { event = 'Product Added', "
+        "within = '30d' }", 'can never hold: "Product Added" was done 5 times in the last 7 days, and "Product Added" '
+     "was not done in the last 30 days"),
+    (S, "[when]\ndid = { event = 'Product Added', where = { a = 1 }, within = '7d' }\n"
+        "not = { did = { event = 'Product Added' } }", "can never hold: "),
+    (F, FLOW + "[[steps]]\nbranch = [\n  { when = { cart = { empty = true } }, go = 'e' },\n"
+        "  { when = { cart = { empty = true }, has = { known = true } }, go = 'e' },\n]\n[[steps]]\n"
+        "id = 'e'\nexit = true",
+     "line 5, steps[1].branch[2]: nobody takes this way: who could takes way 1, which stands before it and asks less"),
+    # words
+    (C, BAR + "body = '{% for p in products %}{{ p.nmae }}{% endfor %}'",
+     'content.default.body: "p" has no field "nmae"; did you mean "name"?'),
+    ("templates/x.liquid", "{% for one in cart.items %}\n{{ one.url }}{% endfor %}",
+     'line 2: "one" has no field "url"; there are id, name, price, category and quantity'),
     # coupons in words
     (C, BAR + "body = '{{ coupon.code }}'", "content.default.body: asks for a coupon, and the campaign has none"),
     (C, BAR + "body = '{{ coupon.percent }} {{ coupon.code }}'\ncoupon = 'TEN'",
@@ -264,6 +291,20 @@ def the_mistake_is_said(file: str, text: str, said: str) -> None:
     "[when]\nin_segment = ['engaged', 'empty_handed']\ncart = { items_at_least = 1 }",
     "[when]\norders = { last_before = '7d', last_within = '30d' }",
     "[when]\nrfm = { recency_at_least = 4, recency_at_most = 4 }",
+    "[when]\nrfm = { group = 'champions', recency_at_most = 4 }",
+    "[when]\nrfm = { group = ['champions', 'lost'], recency_at_most = 2 }",
+    "[when]\nin_segment = 'rfm_555'\nrfm = { group = 'champions' }",
+    "[when]\nsession = { first_visit = false }\nhas = { visits_at_least = 2 }",
+    "[when]\nsession = { first_visit = true }\nhas = { visits_at_least = 1 }",
+    "[when]\nsession = { seconds_at_least = 300 }\nhas = { last_seen_before = '5m' }",
+    "[when]\nfunnel = { stage = ['looking', 'buying'] }\ncart = { empty = true }",
+    "[when]\nfunnel = { at_least = 'looking' }\ncart = { empty = true }",
+    "[when]\ndid = { event = 'Product Added', at_least = 2, within = '7d' }\n"
+    "did_not = { event = 'Product Added', at_least = 3, within = '30d' }",
+    "[when]\ndid = { event = 'Product Added', within = '7d' }\n"
+    "did_not = { event = 'Product Added', where = { a = 1 }, within = '30d' }",
+    "[when]\ndid = { event = 'Product Added', within = '7d' }\n"
+    "did_not = { event = 'Product Added', after = 'Order Completed' }",
 ])
 def test_what_can_hold_is_not_blamed(text: str) -> None:
     assert mistakes({S: text}) == []
@@ -302,6 +343,10 @@ def test_what_can_hold_is_not_blamed(text: str) -> None:
     # the budget
     {"shop.toml": SHOP + "[pressure]\nper_day = 1", C: BAR, "campaigns/mail.toml": 'format = "email"\n'
      'purpose = "service"\ntrigger = { workflow = true }\n[content.default]\ntitle = "Hello"'},
+    {F: FLOW + "[[steps]]\nbranch = [{ when = { cart = { empty = true }, has = { known = true } }, go = 'e' }, "
+               "{ when = { cart = { empty = true } }, go = 'e' }]\n[[steps]]\nid = 'e'\nexit = true"},
+    {C: BAR + "body = '{% for p in products %}{{ p.name }}{{ forloop.index }}{% endfor %}{% for t in traits %}"
+              "{{ t.x }}{% endfor %}'"},
     # occasions
     {C: BAR.replace('event = "Product Added"', 'segment = "empty_handed", delay = "5m"') +
      "[when.cart]\nvalue_at_least = 5"},

@@ -1,6 +1,7 @@
 """Warnings: what may be meant and more likely is not is said, and keeps nothing from going live."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ MAIL = BAR.replace("bar", "email") + "[limits]\nper_week = 1\n"
 SENT = MAIL.replace('event = "Product Added"', "workflow = true")
 USES = "campaigns/uses.toml"
 ASKS = BAR + "[when]\nin_segment = 'x'"
+SLOT = ('format = "slot"\nslot = "#x"\npriority = 0\ncontent = { default = { title = "Hello" } }\n'
+        '[trigger]\nevent = "Product Added"\n')
 FLOW = 'enters = { event = "Product Added" }\n'
 
 
@@ -79,6 +82,14 @@ def test_of_the_good_one_nothing_is_said() -> None:
     ({C: BAR + "[limits]\nevery = '2d'\nper_session = 2"},
      "limits.per_session: is never reached: between two of them lie 2 days (every)"),
     ({C: MAIL + "per_session = 2"}, "limits.per_session: makes no difference to messages: use per_day, per_week"),
+    ({C: BAR + "[limits]\nevery = '1d'\nper_day = 3"},
+     "line 7, limits.per_day: is never reached: between two of them lie 1 day (every)"),
+    ({C: MAIL.replace("per_week = 1", "per_week = 5\nevery = '2d'")}, "limits.per_week: is never reached"),
+    # who comes first
+    ({C: SLOT, USES: SLOT}, 'line 3, priority: is that of "uses", which fills #x too: for whom both are meant, the '
+     "name decides"),
+    ({C: SLOT + "properties = { path = '/a' }", USES: SLOT + "properties = { path = ['/b', '/a'] }"},
+     "priority: is that"),
     # to whom, and what for
     ({C: MAIL + "[when]\nhas = { address = 'phone' }"}, "line 8, when.has.address: asks for another address than email "
      'needs; did you mean "email"?'),
@@ -94,6 +105,12 @@ def test_of_the_good_one_nothing_is_said() -> None:
      'line 5, steps[2].send: "x" is shown on the site, where they hardly are after a wait: patience = "7d"'),
     ({C: SENT, F: FLOW + "[[steps]]\nsend = 'x'\notherwise = 'end'\n[[steps]]\nid = 'end'\nexit = true"},
      "line 4, steps[1].otherwise: leads to where it goes on anyway: leave it out"),
+    ({C: SENT, F: FLOW + "[[steps]]\nwait_until = { time = '23:30' }\n[[steps]]\nsend = 'x'"},
+     'line 3, steps[1].wait_until: ends at 23:30, in the quiet hours: "x" goes out at 08:00; wait until then, or'),
+    ({C: SENT, F: FLOW + "[[steps]]\nwait_until = { weekday = 'monday' }\n[[steps]]\nsend = 'x'"}, "ends at 00:00"),
+    ({F: FLOW + "[[steps]]\nwait_for = { event = 'Message Clicked', where = { campaign = 'text' } }\n[[steps]]\n"
+         "send = 'x'", C: SENT},
+     'line 3, steps[1].wait_for.where.campaign: this workflow never sends "text"; there is only x'),
     # what cannot be told of a campaign
     ({S: "[when]\ndid = { event = 'Message Opened', where = { campaign = 'text' } }", USES: ASKS},
      'line 2, when.did.where.campaign: "text" goes out by sms, and nobody can tell whether a text was opened; '
@@ -155,6 +172,18 @@ def test_each_warning_is_said(changes: dict[str, str], said: str) -> None:
     ({C: SENT.replace("email", "popup"), F: FLOW + "[[steps]]\nsend = 'x'"}, ()),
     ({C: SENT, F: FLOW + "[[steps]]\nsend = 'x'\notherwise = 'late'\n[[steps]]\nexit = true\n[[steps]]\nid = 'late'\n"
                          "goal = 'late'"}, ()),
+    # each has its place, or its people, or its moment
+    ({C: SLOT, USES: SLOT.replace("priority = 0", "priority = 1")}, ()),
+    ({C: SLOT, USES: SLOT.replace("#x", "#y")}, ()),
+    ({C: SLOT + "properties = { path = '/a' }", USES: SLOT + "properties = { path = ['/b', '/c'] }"}, ()),
+    ({C: SLOT + "[when]\ncart = { empty = true }", USES: SLOT + "[when]\ncart = { items_at_least = 1 }"}, ()),
+    ({C: SLOT + "[when]\ncart = { empty = true }", USES: SLOT + "[unless]\ncart = { empty = true }"}, ()),
+    ({C: SLOT.replace("Product Added", "Product Viewed"), USES: SLOT}, ()),
+    ({C: MAIL.replace("per_week = 1", "per_week = 4\nevery = '2d'")}, ()),
+    ({C: SENT, F: FLOW + "[[steps]]\nwait_until = { time = '09:30' }\n[[steps]]\nsend = 'x'"}, ()),
+    ({C: "urgent = true\n" + SENT, F: FLOW + "[[steps]]\nwait_until = { time = '23:30' }\n[[steps]]\nsend = 'x'"}, ()),
+    ({F: FLOW + "[[steps]]\nsend = 'x'\n[[steps]]\nwait_for = { event = 'Message Clicked', where = { campaign = "
+         "['text', 'x'] } }", C: SENT}, ()),
     # what is told of a campaign
     ({S: "[when]\ndid = { event = 'Message Clicked', where = { campaign = 'text' } }", USES: ASKS}, ()),
     ({S: "[when]\ndid = { event = 'Offer Dismissed', where = { campaign = 'popup' } }", USES: ASKS}, ()),
@@ -163,6 +192,16 @@ def test_each_warning_is_said(changes: dict[str, str], said: str) -> None:
 ])
 def test_what_is_meant_is_not_doubted(changes: dict[str, str], told: tuple[str, ...]) -> None:
     assert doubts(changes, told) == []
+
+
+def test_what_is_over_is_said_of_the_time_it_is() -> None:
+    texts = {**GOOD, T: 'timezone = "Europe/Rome"\n' + SHOP, C: 'end = "2026-12-01"\n' + BAR}
+    files = {name: text.encode() for name, text in texts.items()}
+    midnight = 1_796_079_600_000  # in Rome, 23:00 in Greenwich
+    assert datetime.fromtimestamp(midnight / 1_000, UTC).isoformat() == "2026-11-30T23:00:00+00:00"
+    assert warnings(parse(files), (), midnight - 1) == []
+    assert [str(problem) for problem in located(files, warnings(parse(files), (), midnight))] == [
+        "campaigns/x.toml, line 1, end: is past (2026-12-01): it is said to nobody any more"]
 
 
 # -- the shipped shop, and the command -----------------------------------------------------------------------------

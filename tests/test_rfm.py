@@ -18,6 +18,7 @@ from domain.model import Model
 from domain.outcome import Outcome
 from domain.playbook import Playbook
 from domain.record import Record
+from domain.rfm_groups import GROUPS, group_of
 from domain.shop import RfmCuts, Shop
 from domain.streams import OUTCOMES, PARTITIONS
 from flows.onsite import STEPS
@@ -28,7 +29,6 @@ from state.explain import explain
 from state.merge import absorb, hand_over
 from state.person import Counted, Facts, Person
 from state.quintiles import DAY, EDGES, Quintiles
-from state.rfm_groups import GROUPS, group_of
 from state.rules import compile_rules
 from state.store_sqlite import SqliteStore
 from state.view import known

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from domain.condition import MOST_REMEMBERED, MOST_SHOWN, Condition, Did, Sequence, Sum
 from domain.event import Track
 from domain.playbook import Playbook
+from domain.rfm_groups import CELLS, GROUPS
 from state import traces
 from state.exposures import MAX_SHOWINGS
 from state.person import MAX_TIMES, MAX_TRACES, Facts, Person, Trace
-from state.rfm_groups import CELLS, GROUPS
 from state.traces import by_event, chain_of, combine, fold, forget, key_of, needed, of_conditions, remember
 from state.view import known
 from tests.visitor import T0, Visitor, playbook

@@ -55,7 +55,7 @@ def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = No
 
 
 def names(part: str, one: Any, known: Known) -> Found:
-    """Of a part of which not everything could be read: the names in it that nobody declares.
+    """Of a part of which not everything could be read: the names in it that nobody declares, and values that are none.
 
     Whatever else is said of it may be wrong, because something is missing.
     """

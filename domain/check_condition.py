@@ -50,9 +50,9 @@ def duration(path: Path, text: str | None, least: int = 0) -> Found:
         return
     try:
         if parse(text) < least:
-            yield path, f'should be at least {least // 1000}s, is "{text}"'
+            yield path, NoSuch(f'should be at least {least // 1000}s, is "{text}"')
     except ValueError as wrong:
-        yield path, str(wrong)
+        yield path, NoSuch(wrong)
 
 
 def _parts(when: Condition, known: Known) -> Found:
@@ -154,7 +154,7 @@ def _names(path: Path, part: Any, known: Known) -> Found:
             yield from known.consent_at((*path, "consent"), name)
         for country in several(part.country):
             if not (len(country) == 2 and country.isascii() and country.isalpha() and country.isupper()):
-                yield (*path, "country"), f'should be a two-letter code such as "CA", is "{country}"'
+                yield (*path, "country"), NoSuch(f'should be a two-letter code such as "CA", is "{country}"')
 
 
 def _impossible(path: Path, part: Any, known: Known) -> Found:

@@ -15,7 +15,7 @@ Found = Iterator[tuple[Path, str]]
 
 
 class NoSuch(str):
-    """What is wrong, and is wrong whatever else its file says: a name that nobody declares."""
+    """What is wrong, and is wrong whatever else its file says: a name that nobody declares, a value that is none."""
 
     __slots__ = ()
 

@@ -67,12 +67,14 @@ def test_it_is_said_what_to_write_instead(file: str, text: str, said: str) -> No
 
 def test_every_entry_of_a_list_is_looked_at() -> None:
     found = mistakes({S: "[when]\nall = [\n  { cart = { emty = true } },\n  { cart = 5 },\n"
-                         "  { did = { evnt = 'x' } },\n  { in_segment = 'engagd' },\n]\nany = [3, { crat = {} }]"})
+                         "  { did = { evnt = 'x' } },\n  { in_segment = 'engagd', "
+                         "has = { country = 'Canada' } },\n]\nany = [3, { crat = {} }]"})
     assert [problem.split(": ")[0] for problem in found] == [
         f"segments/x.toml, line {line}, {field}" for line, field in (
             (3, "when.all[1].cart.emty"), (4, "when.all[2].cart"), (5, "when.all[3].did.evnt"),
-            (6, "when.all[4].in_segment"), (8, "when.any[1]"), (8, "when.any[2].crat"))], found
-    assert found[4].endswith('should be a table, is 3; write { did = { event = "Product Viewed" } }, say')
+            (6, "when.all[4].has.country"), (6, "when.all[4].in_segment"),
+            (8, "when.any[1]"), (8, "when.any[2].crat"))], found
+    assert found[5].endswith('should be a table, is 3; write { did = { event = "Product Viewed" } }, say')
 
 
 def test_a_file_with_a_wrong_type_is_asked_for_names_too() -> None:

@@ -21,7 +21,7 @@ run: $(VENV)/ready ## start everything with the demo shop; Ctrl-C stops it
 test: $(VENV)/ready-dev node ## lint, types and every test (ARGS goes to pytest)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/ready-dev ## measure against the floor, write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)

@@ -80,9 +80,9 @@ class House:
         """The clean stop; the exit code."""
         process = self.running.pop(name)
         process.terminate()
-        return process.wait(20)
+        return process.wait(60)
 
-    def died(self, name: str, timeout: float = 20) -> int:
+    def died(self, name: str, timeout: float = 60) -> int:
         """Wait until a process has ended by itself; the exit code."""
         return self.running.pop(name).wait(timeout)
 
@@ -92,7 +92,7 @@ class House:
             process.wait()
         self.running.clear()
 
-    def wait(self, until: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    def wait(self, until: Callable[[], bool], what: str, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while not until():
             if time.monotonic() > end:
@@ -105,7 +105,7 @@ class House:
 
     # -- as a user ---------------------------------------------------------------------------------------------
 
-    def post(self, path: str, body: Any, key: str | None = None, retries: int = 200) -> dict[str, Any]:
+    def post(self, path: str, body: Any, key: str | None = None, retries: int = 1_000) -> dict[str, Any]:
         """POST as a careful client does: again, with the same body, until the answer is there."""
         data = json.dumps({"writeKey": key or self.settings.write_key, **body}).encode()
         for _ in range(retries):

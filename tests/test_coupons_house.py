@@ -25,7 +25,7 @@ from state.store_sqlite import SqliteStore
 from tests.shards import record
 from tests.system import SECRETS, House, house
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 PEOPLE, LOGINS = 150, 15
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
 SECRET = SECRETS["ATTIMO_SECRET"].encode()

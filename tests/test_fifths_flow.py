@@ -28,7 +28,7 @@ from tests.system import House, house
 from tests.test_learning import planted
 from tests.test_rfm import population, told
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 PARTITIONS = 4
 
 

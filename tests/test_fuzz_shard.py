@@ -177,7 +177,7 @@ def hostile(n: int, chance: random.Random) -> dict[str, Any]:
     return {"type": "track", "event": name, "properties": properties}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("known", "events"), [(False, 20_000), (True, 2_000)])
 def test_nobody_becomes_larger_than_a_person_may(tmp_path: Path, known: bool, events: int) -> None:
     """Hostile events of one id; of a known customer each comes from another browser. Nothing ever comes back from a

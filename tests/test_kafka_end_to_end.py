@@ -22,7 +22,7 @@ from tests.support import redis_server
 from tests.system import House
 from tests.test_crash import Crowd, Listener, check
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
 
 

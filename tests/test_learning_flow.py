@@ -21,7 +21,7 @@ from state.learner_store import LearnerStore
 from tests.system import House
 from tests.test_learning import planted
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 PARTITIONS = 4
 
 

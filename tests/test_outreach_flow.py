@@ -24,7 +24,7 @@ from flows.outreach import PENDING, Outreach
 from state.outreach_store import OutreachStore, OutreachStoreError
 from tests.system import House
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 PARTITIONS = 4
 NOW = 1_800_000_000_000
 DAY = 86_400_000

@@ -16,7 +16,7 @@ from domain import message as messages
 from domain.message import Message
 from tests.system import House, house
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 SHOP = """
 url = "https://shop.example"

@@ -569,7 +569,7 @@ def test_history_is_read_in_the_order_of_the_file(shop: Live) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_kafka_gives_the_same_report(tmp_path: Path) -> None:
     """The same recorded days on both logs."""
     lines = []

@@ -24,7 +24,7 @@ from tests.system import House, house
 from tests.test_crash import Crowd, Listener, check
 from tests.whole_playbook import at_rest, product
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 
 def written(folder: Path) -> Path:

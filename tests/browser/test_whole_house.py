@@ -16,7 +16,7 @@ from state.view import known
 from tests.support import ROOT
 from tests.system import HEADERS, House, house
 
-pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(300)]
 VISITOR = {"user_agent": HEADERS["User-Agent"]}
 PRODUCTS = ("arco-lamp", "moka-pot", "tazza-mug")
 

@@ -100,7 +100,13 @@ def cli() -> None:
 def up(settings: Settings) -> None:
     """Start everything on this machine, and keep it running until Ctrl-C."""
     from connectors.up import up as keep_up
+    from flows.first_playbook import in_the_way
 
+    if wrong := in_the_way(settings):
+        for problem in wrong:
+            click.echo(str(problem))
+        raise Refused(f"{settings.playbook}: {len(wrong)} to put right before anything can start: no playbook was live "
+                      "that could stay live")
     sys.exit(keep_up(settings, (sys.executable, str(Path(__file__).resolve()))))
 
 

@@ -9,6 +9,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,10 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from connectors.log import Log, LogError
+from connectors.mistakes_file import Look
 from domain import action, event, message, model, reject
+from domain.mistakes import SHOWN as PROBLEMS
+from domain.mistakes import Mistakes
 from domain.record import Record
 from domain.streams import ACTIONS, MESSAGES, MODELS, PUBLIC, REJECTS
 
@@ -119,15 +123,32 @@ def _detail(found: event.Event) -> str:
     return (page.path or "")[:80] if page else ""
 
 
-class LiveFeed:
-    """`opener` opens the log anew: the feed has its own connection, in its own thread."""
+def standing(mistakes: Mistakes | None) -> dict[str, Any]:
+    """What the page shows of the playbook folder; without problems it is in order.
 
-    def __init__(self, opener: Callable[[], Log]) -> None:
-        self._opener = opener
+    >>> standing(None)
+    {'kind': 'playbook', 'problems': []}
+    """
+    if mistakes is None:
+        return {"kind": "playbook", "problems": []}
+    return {"kind": "playbook", "problems": list(map(str, mistakes.problems[:PROBLEMS])), "count": mistakes.count,
+            "folder": mistakes.folder, "since": mistakes.since, "live": mistakes.live,
+            "live_since": mistakes.live_since}
+
+
+class LiveFeed:
+    """`opener` opens the log anew: the feed has its own connection, in its own thread. `mistakes` is the file with what
+    is wrong with the playbook.
+    """
+
+    def __init__(self, opener: Callable[[], Log], mistakes: Path) -> None:
+        self._opener, self._mistakes = opener, mistakes
         self._watchers: set[asyncio.Queue[bytes]] = set()
         self._stop: threading.Event | None = None
         self._newest = b""
         """The line about the newest model; empty while nobody watches."""
+        self._standing = b""
+        """The line about the playbook folder; empty while nothing is wrong with it."""
         self._ending = asyncio.Event()
 
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,8 +159,9 @@ class LiveFeed:
             self._stop = threading.Event()
             threading.Thread(target=self._tail, args=(asyncio.get_running_loop(), self._stop), daemon=True,
                              name="live-feed").start()
-        elif self._newest:
-            queue.put_nowait(self._newest)
+        else:
+            for told in filter(None, (self._newest, self._standing)):
+                queue.put_nowait(told)
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[Any]] = []
         try:
@@ -161,7 +183,7 @@ class LiveFeed:
             self._watchers.discard(queue)
             if not self._watchers and self._stop is not None:
                 self._stop.set()
-                self._stop, self._newest = None, b""
+                self._stop, self._newest, self._standing = None, b"", b""
 
     @property
     def full(self) -> bool:
@@ -182,8 +204,14 @@ class LiveFeed:
                     break  # a page that does not keep up misses lines, and loses nothing else
                 queue.put_nowait(one)
 
+    def _judge(self, mistakes: Mistakes | None) -> None:
+        told = _sse(standing(mistakes))
+        self._standing = told if mistakes else b""
+        self._give([told], b"")
+
     def _tail(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
         """Runs in its thread: read what is new, a tenth of a second at a time, until nobody watches."""
+        look = Look(self._mistakes)
         while not stop.is_set():
             try:
                 with self._opener() as log:
@@ -196,6 +224,8 @@ class LiveFeed:
                         if (last := ends[NEWEST_MODEL]) >= 0:
                             self._give_all(loop, *_lines(log.fetch(NEWEST_MODEL, max(0, last - AMONG), last)))
                         while not stop.is_set():
+                            if look.again():
+                                self._call(loop, self._judge, look.now)
                             self._give_all(loop, *_lines(reader.poll(2_000, 0.25)))
                             time.sleep(0.1)
                     finally:
@@ -206,10 +236,13 @@ class LiveFeed:
 
     def _give_all(self, loop: asyncio.AbstractEventLoop, lines: list[bytes], newest: bytes = b"") -> None:
         if lines:
-            try:
-                loop.call_soon_threadsafe(self._give, lines, newest)
-            except RuntimeError:
-                pass  # the server has stopped
+            self._call(loop, self._give, lines, newest)
+
+    def _call(self, loop: asyncio.AbstractEventLoop, what: Callable[..., None], *given: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(what, *given)
+        except RuntimeError:
+            pass  # the server has stopped
 
 
 def _lines(records: list[Record]) -> tuple[list[bytes], bytes]:

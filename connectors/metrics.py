@@ -33,6 +33,7 @@ LATENCY = Histogram("attimo_latency_seconds", "From the log time of a record to 
 COMMIT = Histogram("attimo_commit_seconds", "One commit of a batch of shards.", buckets=BUCKETS)
 LAG = Gauge("attimo_lag", "Records in the log that are not yet read, by stream.", ["stream"])
 OUTBOX = Gauge("attimo_outbox", "Effects that are committed and not yet acknowledged outside.")
+MISTAKES = Gauge("attimo_playbook_mistakes", "Mistakes in the playbook folder: an older one stays live.")
 
 MESSAGES = Counter("attimo_messages", "Messages that outreach has dealt with, by what became of them (delivered, "
                    "bounced, held).", ["outcome"])

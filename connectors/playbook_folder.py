@@ -260,7 +260,11 @@ class Watcher:
     def first(self) -> Playbook:
         """The playbook to begin with. PlaybookError when there is none that can be taken."""
         before = signature(self.folder)
-        playbook = read(self.folder)
+        try:
+            playbook = read(self.folder)
+        except PlaybookError as wrong:
+            self.problems = wrong.problems
+            raise
         self._taken, self._last = before, before
         self._live = hash_of(encode(playbook))
         return playbook

@@ -10,13 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from connectors import metrics, valkey
 from connectors.supervisor import Child
+from connectors.wall_clock import on_the_wall
+from domain.mistakes import Mistakes
 from domain.settings import Settings
 
 STYLES = {"ready": "green", "starting": "yellow", "waiting": "red", "stopped": "dim"}
@@ -85,6 +87,7 @@ class Screen:
         self._live: Live | None = None
         self._said: dict[str, tuple[str, int]] = {}
         self._was_ready = False
+        self._wrong: list[Text] = []
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -95,7 +98,7 @@ class Screen:
             self.line(Text(f"  {word:<9}", "cyan"), Text(line))
         self.line()
         if self.console.is_terminal:
-            self._live = self._open.enter_context(Live(self._table(), console=self.console, auto_refresh=False))
+            self._live = self._open.enter_context(Live(self._picture(), console=self.console, auto_refresh=False))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,10 +108,21 @@ class Screen:
         """One line, never wrapped, so that it can be copied."""
         self.console.print(Text.assemble(*parts), soft_wrap=True)
 
+    def mistakes(self, mistakes: Mistakes | None) -> None:
+        """Say what is wrong with the playbook from now on; None: nothing is any more."""
+        in_order = Text(f"  {self.settings.playbook}/ is in order again")
+        said = [Text(f"  {line}") for line in mistakes.lines(on_the_wall)] if mistakes else [in_order]
+        self._wrong = said if mistakes else []
+        if self._live:
+            self.show()
+            return
+        for line in said:
+            self.line(line)
+
     def show(self) -> None:
         """Say what has changed."""
         if self._live:
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._picture(), refresh=True)
             return
         for child in self.children:
             now = (child.state, child.restarts)
@@ -133,6 +147,9 @@ class Screen:
 
     def _ready_line(self) -> str:
         return f"ready: open {addresses(self.settings)[0][1]} (Ctrl-C stops everything)"
+
+    def _picture(self) -> Group:
+        return Group(self._table(), *(Text(line.plain, "red") for line in self._wrong))
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=True)

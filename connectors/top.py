@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import datetime
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,8 +17,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from connectors import metrics
+from connectors import metrics, mistakes_file
 from connectors.log import Log, Reader
+from connectors.mistakes_file import Look
+from connectors.wall_clock import on_the_wall
 from domain import action as actions
 from domain import message as messages
 from domain.action import Action, CouponNews, Move, Progress, subject
@@ -142,12 +144,6 @@ def milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def clock(at: int, today: date) -> str:
-    """When it was, on this machine's clock; with the date unless it was today."""
-    moment = datetime.fromtimestamp(at / 1000).astimezone()
-    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M}"
-
-
 def latency(samples: Samples, before: Samples | None = None) -> str:
     """The percentiles of the way from the log to Redis, as a line."""
     shares = (("p50", .5), ("p99", .99), ("p99.9", .999))
@@ -161,6 +157,7 @@ class Top:
     def __init__(self, settings: Settings, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._ports = {name: metrics.port_of(settings, name) for name in metrics.PROCESSES}
         self._tail = Tail(log)
+        self._mistakes = Look(mistakes_file.path_of(settings.data))
         self._clock = clock
         self._now: dict[str, Samples | None] = {}
         self._before: dict[str, Samples | None] = {}
@@ -173,11 +170,13 @@ class Top:
         now = self._clock()
         self._seconds, self._at = now - self._at, now
         self._tail.look()
+        self._mistakes.again()
 
     def picture(self) -> RenderableType:
         """What the last look saw."""
-        return Group(self._processes(), Text(), self._streams(), Text(), self._latency(), self._messages(),
-                     self._model(), Text(), self._decisions())
+        wrong = [Text(line, "red") for line in self._mistakes.now.lines(on_the_wall)] if self._mistakes.now else []
+        return Group(*wrong, *([Text()] if wrong else []), self._processes(), Text(), self._streams(), Text(),
+                     self._latency(), self._messages(), self._model(), Text(), self._decisions())
 
     def _rate(self, process: str, key: tuple[str, str]) -> float | None:
         now, before = self._now.get(process), self._before.get(process)
@@ -233,7 +232,7 @@ class Top:
         for action in self._tail.newest:
             kind, about, because = sentence(action)
             person = action.person if len(action.person) <= 20 else action.person[:19] + "…"
-            table.add_row(clock(action.at, today), Text(person), kind, Text(about), Text(because, "dim"))
+            table.add_row(on_the_wall(action.at, today), Text(person), kind, Text(about), Text(because, "dim"))
         if not self._tail.newest:
             table.add_row("", Text("no decision yet", "dim"), "", "", "")
         return table

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from connectors import metrics, valkey
+from connectors import metrics, mistakes_file, valkey
 from connectors.channel import routes
 from connectors.settings import with_secret
 from connectors.signals import Signals
@@ -22,6 +22,8 @@ from domain.settings import SECRET_FIELDS, Settings
 
 STOP_ORDER = ("edge", "onsite", "outreach", "learning", "redis")
 """First nobody comes in, then what has come in is dealt with, and what was said is kept last."""
+LOOK = 1.0
+"""Seconds after which what is wrong with the playbook is seen at the latest."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -110,11 +112,15 @@ def up(settings: Settings, attimo: Sequence[str] = (sys.executable, "-m", "attim
             if port := metrics.port_of(settings, name):
                 free("127.0.0.1", port, "metrics_port")
         supervisor.add(programs(settings, attimo), STOP_ORDER)
+        playbook = mistakes_file.Look(mistakes_file.path_of(settings.data))
+        mistakes_file.tell(playbook.path, None)  # what was wrong when the house stopped may be right by now
         with Signals() as signals, Screen(settings, supervisor.children) as screen:
             while not signals.stopping:
                 if supervisor.turn():
                     screen.show()
-                signals.wait(supervisor.next_turn())
+                if playbook.again():
+                    screen.mistakes(playbook.now)
+                signals.wait(min(supervisor.next_turn(), LOOK))
             screen.stopping()
             killed = supervisor.close(hurry=lambda: signals.stopping > 1)
             screen.stopped(killed)

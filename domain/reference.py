@@ -43,7 +43,8 @@ HEAD = """# The playbook
 <!-- Made by `python -m domain.reference > docs/playbook.md`. Change the declarations in domain/, not this page. -->
 
 A playbook is a folder of plain files. Change one, and a second later the engine decides by it; a mistake never stops
-anything: the last good playbook stays live and the mistake is shown with its file, line and field.
+anything: the last good playbook stays live, and `attimo up`, `attimo top` and `/live` show the mistake with its file,
+line and field until it is put right. Only the very first playbook must be whole: nothing could stay live before it.
 
 ```
 shop/

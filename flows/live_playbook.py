@@ -1,7 +1,7 @@
 """The live playbook of a worker: read, made ready, and swapped whole between two batches.
 
     folder ─▶ read and checked ─▶ what it counts anew is gathered from the log (flows/warm_up.py) ─▶ swapped in
-       └─ broken: the last good one stays live
+       └─ broken: the last good one stays live, and what is wrong is told (connectors/mistakes_file.py)
 
 Reading and making ready takes long where there are very many campaigns: then it is done in a thread beside the batches.
 What is live is kept in the store by its content hash, so that every decision can be made again with it.
@@ -15,10 +15,12 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from connectors import metrics, mistakes_file
 from connectors.log import Log
 from connectors.playbook_folder import Watcher
 from domain import playbook as playbooks
 from domain.failpoint import failpoint
+from domain.mistakes import Mistakes
 from domain.playbook import Playbook, succeed
 from domain.problem import PlaybookError, Problem
 from domain.settings import Settings
@@ -45,7 +47,12 @@ class LivePlaybook:
         self._next: Rules | None = None
         self._beside = ThreadPoolExecutor(1, "playbook")
         self._reading: Future[Rules | None] | None = None
+        self._unusable: tuple[Problem, ...] = ()
+        """What is wrong with a playbook that is whole, and cannot be used here."""
+        self._mistakes = mistakes_file.path_of(settings.data)
+        self._told: tuple[tuple[Problem, ...], str] | None = None
         self.rules = self._first()
+        self._tell(self.rules)
 
     def _first(self) -> Rules:
         """What was live last, if there was anything; the folder's follows, at once unless it must warm up."""
@@ -54,6 +61,7 @@ class LivePlaybook:
             rules = self._succeeding(self.watcher.first(), self._source())
         except PlaybookError as broken:
             if live is None:
+                self._tell(None)
                 raise
             logger.warning("the playbook has mistakes, the last good one stays live", problems=str(broken))
             return live
@@ -93,15 +101,39 @@ class LivePlaybook:
         rules = compile_rules(playbook)
         made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
         if made_up and not self._secret:
-            raise PlaybookError([Problem(
+            self._unusable = (Problem(
                 f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
-                f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
+                f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt"),)
+            raise PlaybookError(self._unusable)
+        self._unusable = ()
         return rules
 
     def _keep(self, rules: Rules) -> None:
         self._store.keep("playbook", rules.hash, rules.source)
+        if self._store.kept("live", "playbook") != rules.hash.encode():
+            self._store.note("live", "since", str(_now()).encode())
         self._store.note("live", rules.short, rules.hash.encode())
         self._store.note("live", "playbook", rules.hash.encode())
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _tell(self, live: Rules | None) -> None:
+        """Make known what is wrong with the folder, and which playbook is live instead."""
+        problems, short = self.watcher.problems or self._unusable, live.short if live is not None else ""
+        if (problems, short) == self._told:
+            return
+        metrics.MISTAKES.set(len(problems))
+        before = mistakes_file.read(self._mistakes) if problems else None
+        since = self._store.kept("live", "since") if live is not None else None
+        mistakes = Mistakes.of(
+            str(self.watcher.folder), problems, before.since if before else _now(), short, int(since or 0),
+        ) if problems else None
+        try:
+            mistakes_file.tell(self._mistakes, mistakes)
+        except OSError as wrong:  # the log has them too; who decides goes on
+            logger.warning("what is wrong with the playbook cannot be told", because=str(wrong))
+            return
+        self._told = problems, short
 
     # -- swapping --------------------------------------------------------------------------------------------------
 
@@ -112,6 +144,8 @@ class LivePlaybook:
         except PlaybookError as wrong:
             logger.warning("the playbook cannot be used here, the last good one stays live", problems=str(wrong))
             return False
+        finally:
+            self._tell(self.rules)
         if self._next is None:
             return False
         rules, self._next = self._next, None
@@ -216,6 +250,10 @@ class LivePlaybook:
         name = _name(partition, short)
         if found or self._store.kept("warm", name):
             self._store.note("warm", name, pack(found) if found else b"")
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _name(partition: int, short: str) -> str:

@@ -10,9 +10,12 @@ from time import sleep
 import pytest
 from structlog.testing import capture_logs
 
+from connectors import mistakes_file
 from connectors.log_sqlite import SqliteLog
+from domain.mistakes import Mistakes
 from domain.partition import partition_of
 from domain.playbook import Playbook
+from domain.problem import PlaybookError
 from domain.record import Outgoing
 from domain.settings import Settings
 from domain.streams import PUBLIC
@@ -57,6 +60,10 @@ class Place:
             (self.shop / "segments" / f"{group}.toml").write_text(
                 f'when = {{ did = {{ event = "Product Viewed", where = {{ category = "{group}" }} }} }}\n')
 
+    def mistakes(self) -> Mistakes | None:
+        """What is told of the folder."""
+        return mistakes_file.read(mistakes_file.path_of(str(self.folder)))
+
     def members(self) -> dict[str, set[str]]:
         """Who is in which segments."""
         return {key: set(codec.decode(value).segments) for p in range(PARTITIONS)
@@ -83,7 +90,8 @@ class Worker:
         self.place = place
         self.store = SqliteStore(place.folder / "store.db", PARTITIONS)
         self.store.claim(partitions, f"worker {min(partitions)}")
-        self.playbook = LivePlaybook(Settings(playbook=str(place.shop)), place.log, self.store, b"")
+        settings = Settings(playbook=str(place.shop), data=str(place.folder))
+        self.playbook = LivePlaybook(settings, place.log, self.store, b"")
         self.shards = {p: Shard(p, self.store, STEPS, PARTITIONS, 1_000) for p in partitions}
         for shard in self.shards.values():
             self.playbook.resume(shard)
@@ -247,3 +255,86 @@ def test_a_big_playbook_that_cannot_be_used_here_leaves_the_last_one_live(
         else:
             raise AssertionError("nobody was told")
     assert set(worker.playbook.rules.segment) == {"cups"}
+
+
+def test_what_is_wrong_with_the_folder_is_told_as_long_as_it_is(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_playbook, "_now", lambda: T0)
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    assert place.mistakes() is None
+    monkeypatch.setattr(live_playbook, "_now", lambda: T0 + 60_000)
+    (place.shop / "segments" / "cups.toml").write_text("[when]\nsesion = { pages_at_least = 3 }\n")
+    for _ in range(2):
+        worker.looks()
+    told = place.mistakes()
+    assert told is not None
+    assert [str(one) for one in told.problems] == [
+        'segments/cups.toml, line 2, when.sesion: there is nothing called "sesion" here; did you mean "session"?']
+    assert (told.since, told.live, told.live_since) == (T0 + 60_000, worker.playbook.rules.short, T0)
+    worker.dies()
+    monkeypatch.setattr(live_playbook, "_now", lambda: T0 + 120_000)
+    worker = Worker(place)
+    assert place.mistakes() == told, "who starts again says the same"
+    (place.shop / "shop.toml").write_text("currency = ")
+    for _ in range(2):
+        worker.looks()
+    told = place.mistakes()
+    assert told is not None
+    assert (told.count, told.since) == (2, T0 + 60_000)
+    (place.shop / "shop.toml").write_text('currency = "EUR"\n')
+    place.counts("cups")
+    for _ in range(2):
+        worker.looks()
+    assert place.mistakes() is None
+
+
+def test_what_cannot_be_used_here_is_told_until_it_can(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    (place.shop / "coupons").mkdir()
+    (place.shop / "coupons" / "ten.toml").write_text("percent = 10\n")
+    for _ in range(4):
+        worker.looks()
+    told = place.mistakes()
+    assert told is not None
+    assert "set ATTIMO_SECRET" in str(told.problems[0])
+    (place.shop / "coupons" / "ten.toml").write_text("percent = \n")
+    for _ in range(2):
+        worker.looks()
+    (place.shop / "coupons" / "ten.toml").write_text("percent = 10\n")
+    for _ in range(2):
+        worker.looks()
+    assert place.mistakes() == told, "it is as unusable as before"
+    (place.shop / "coupons" / "ten.toml").unlink()
+    for _ in range(2):
+        worker.looks()
+    assert place.mistakes() is None
+
+
+def test_a_first_playbook_with_mistakes_is_told_as_one_with_nothing_before_it(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    (place.shop / "shop.toml").write_text("currency = ")
+    with pytest.raises(PlaybookError):
+        Worker(place)
+    told = place.mistakes()
+    assert told is not None
+    assert told.live == ""
+    assert "no playbook was live before" in next(told.lines(str))
+
+
+def test_where_nothing_can_be_told_the_worker_goes_on(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    (tmp_path / "run").write_text("in the way")
+    (place.shop / "shop.toml").write_text("currency = ")
+    with capture_logs() as logs:
+        for _ in range(2):
+            worker.looks()
+    assert any("cannot be told" in one["event"] for one in logs)
+    place.counts("cups", "mugs")
+    (place.shop / "shop.toml").write_text('currency = "EUR"\n')
+    worker.sees("cups", "mugs")

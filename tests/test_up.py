@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from connectors import up, valkey
+from connectors import mistakes_file, up, valkey
 from connectors.terminal import addresses
+from domain.mistakes import Mistakes
+from domain.problem import Problem
 from domain.settings import Settings
 from tests.support import ROOT, free_port
 
@@ -145,6 +147,29 @@ def test_nothing_survives_a_killed_supervisor_and_the_next_one_starts(house: Hou
     house.until(lambda text: text.count("ready: open") == 2)
     house.process.send_signal(signal.SIGINT)
     assert house.process.wait() == 0
+
+
+@pytest.mark.redis
+def test_what_is_wrong_with_the_playbook_is_on_the_screen_while_it_is(house: House) -> None:
+    path = mistakes_file.path_of(str(house.data))
+    house.until(lambda text: "ready: open" in text)
+    problems = [Problem("segments/cups.toml", n, "when.sesion", "is nothing") for n in range(1, 8)]
+    mistakes_file.tell(path, Mistakes.of("shop", problems, since=1_600_000_000_000, live="5d2f9ac0",
+                                         live_since=1_500_000_000_000))
+    text = house.until(lambda text: "and 2 more: attimo check shop" in text)
+    said = r"^  shop/ has 7 mistakes, since 2020-09-1\d \d\d:\d\d: the playbook of 2017-07-1\d \d\d:\d\d stays live$"
+    assert re.search(said, text, re.MULTILINE)
+    assert "    segments/cups.toml, line 1, when.sesion: is nothing\n" in text
+    mistakes_file.tell(path, None)
+    house.until(lambda text: text.endswith("  shop/ is in order again\n"))
+    mistakes_file.tell(path, Mistakes.of("shop", problems[:1], since=1_600_000_000_000))
+    house.until(lambda text: "shop/ has 1 mistake, since" in text)
+    house.process.send_signal(signal.SIGTERM)
+    assert house.process.wait() == 0
+    before = len(house.out.read_text())
+    house.process = house.start()
+    text = house.until(lambda text: "ready: open" in text[before:])[before:]
+    assert "mistake" not in text, "what was wrong then may be right by now: the worker says it"
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -166,6 +166,29 @@
     $("auc").textContent = digits(quality.roc_auc, 3);
   }
 
+  // --- the playbook folder, while something is wrong with it ---
+  const moment = (at) => {
+    const when = new Date(Number(at));
+    const today = when.toDateString() === new Date().toDateString();
+    return today ? time(at) : `${text(when.toLocaleDateString())} ${time(at).slice(0, 5)}`;
+  };
+  function playbook(shown) {
+    const problems = Array.isArray(shown.problems) ? shown.problems.slice(0, 20) : [],
+      count = Number(shown.count) || problems.length;
+    $("playbook").hidden = problems.length === 0;
+    if (!problems.length) return;
+    const live = !shown.live
+      ? "nothing is decided, for no playbook was live before"
+      : `${Number(shown.live_since) ? `the playbook of ${moment(shown.live_since)}` : "an older playbook"} stays live`;
+    $("wrong").textContent =
+      `${text(shown.folder)}/ has ${count === 1 ? "1 mistake" : `${count} mistakes`}, since ${moment(shown.since)}: ${live}`;
+    const more = count - problems.length;
+    $("problems").replaceChildren(
+      ...problems.map((one) => make("li", {}, text(one, 400))),
+      ...(more > 0 ? [make("li", {}, `and ${more} more: attimo check ${text(shown.folder)}`)] : []),
+    );
+  }
+
   // --- the feed: what arrives within a frame is drawn at once ---
   let paused = false,
     waiting = [],
@@ -176,6 +199,7 @@
     if (kind === "watching") return status("live", "Watching");
     if (kind === "error") return status("away", `The log does not answer: ${text(shown.because)}`);
     if (kind === "model") return model(shown);
+    if (kind === "playbook") return playbook(shown);
     if (kind === "skipped") {
       missed += Number(shown.n) || 0;
       skipped.hidden = false;
@@ -215,6 +239,7 @@
     const feed = new EventSource("/live/feed");
     feed.onopen = () => {
       pause = 500;
+      playbook({}); // told anew while something is wrong
       status("live", "Watching");
     };
     feed.onmessage = ({ data }) => {

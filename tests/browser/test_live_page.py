@@ -68,6 +68,29 @@ def test_the_model_against_the_base_rate(live: Page, shop: ShopServer) -> None:
     expect(live.locator("#base")).to_contain_text("20.0 % worse")
 
 
+def test_what_is_wrong_with_the_playbook(live: Page, shop: ShopServer, until: Until) -> None:
+    banner = live.locator("#playbook")
+    expect(banner).to_be_hidden()
+    evil = 'segments/a.toml, line 2: <img src=x onerror="window.hurt=1">'
+    wrong = {"kind": "playbook", "folder": "shop", "count": 7, "since": int(time.time() * 1000), "live": "5d2f9ac0",
+             "live_since": 1, "problems": [evil]}
+    shop.feed(wrong)
+    expect(banner).to_contain_text("shop/ has 7 mistakes, since ")
+    expect(banner).to_contain_text("1970")
+    expect(banner).to_contain_text("stays live")
+    expect(banner.locator("li")).to_have_text([evil, "and 6 more: attimo check shop"])
+    assert live.locator("img").count() == 0
+    shop.feed({"kind": "playbook", "problems": []})
+    expect(banner).to_be_hidden()
+    shop.feed({**wrong, "count": 1, "live": ""})
+    expect(banner).to_contain_text("shop/ has 1 mistake, since ")
+    expect(banner).to_contain_text("nothing is decided")
+    old = shop.feeds[0]
+    shop.hang_up()
+    until(live, lambda: shop.feeds and shop.feeds[0] is not old)
+    expect(banner).to_be_hidden()
+
+
 def test_what_visitors_write_is_text(live: Page, shop: ShopServer) -> None:
     evil = "<img src=x onerror='window.hurt=1'>"
     shop.feed(event(who=evil, what=evil, detail=evil, country=evil))

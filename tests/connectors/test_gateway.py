@@ -17,12 +17,14 @@ import pytest
 import redis as redis_client
 import requests
 
-from connectors import identity_tokens
+from connectors import identity_tokens, mistakes_file
 from connectors.binding import bound_key
 from connectors.identity_tokens import COOKIE, Binding, user_hash
 from connectors.listener import QUEUE, Listener
 from domain.action import armed_key, channel
+from domain.mistakes import Mistakes
 from domain.model import Model, Quality, encode
+from domain.problem import Problem
 from domain.record import Outgoing
 from domain.streams import MODELS
 from tests.edges import CHROME, SECRET, House, house
@@ -544,6 +546,25 @@ def test_the_live_feed_tells_about_the_newest_model(redis: str, tmp_path: Path) 
         assert next(second)["version"] == 4
         running.log.append([published(5)])
         assert next(first)["version"] == next(second)["version"] == 5
+
+
+def test_the_live_feed_tells_what_is_wrong_with_the_playbook(redis: str, tmp_path: Path) -> None:
+    with house(tmp_path, redis) as running, ExitStack() as watching:
+
+        def watch() -> Iterator[dict[str, Any]]:
+            answer = watching.enter_context(requests.get(f"{running.url}/live/feed", stream=True, timeout=30))
+            return (json.loads(line[6:]) for line in lines(answer) if line.startswith("data: "))
+
+        path = mistakes_file.path_of(running.settings.data)
+        first = watch()
+        assert next(first)["kind"] == "watching"
+        mistakes_file.tell(path, Mistakes.of("shop", [Problem("shop.toml", 2, "", "is wrong")], since=5, live="v"))
+        wrong = {"kind": "playbook", "problems": ["shop.toml, line 2: is wrong"], "count": 1, "folder": "shop",
+                 "since": 5, "live": "v", "live_since": 0}
+        assert next(first) == wrong
+        assert next(watch()) == wrong, "who comes later is told too"
+        mistakes_file.tell(path, None)
+        assert next(first) == {"kind": "playbook", "problems": []}
 
 
 @pytest.mark.parametrize("headers", [

@@ -187,34 +187,18 @@ def create(settings: Settings) -> None:
 
 @cli.command()
 @click.argument("person")
-@click.argument("campaign", default="")
+@click.argument("name", default="")
 @with_settings
-def explain(settings: Settings, person: str, campaign: str) -> None:
+def explain(settings: Settings, person: str, name: str) -> None:
     """Say what is known of PERSON, and why the last things were said to them or held back.
 
-    PERSON is a user id or an anonymous id; "u:ID" and "a:ID" say which of the two.
+    PERSON is a user id or an anonymous id; "u:ID" and "a:ID" say which of the two. NAME is a campaign, a workflow or a
+    segment: why they got it or did not, why they are in it or are not. Times are those of the shop's time zone.
     """
-    from flows.worker import store_path, wall
-    from state.explain import explain as words
-    from state.explain import find
-    from state.rules import rules_from
-    from state.store_sqlite import SqliteStore
+    from flows.explaining import explained
 
-    path = store_path(settings)
-    if not path.exists():
-        raise ValueError(f"data: nobody is known in {settings.data}/ yet ({path} is not there)")
-    store = SqliteStore(path, settings.partitions, read_only=True)
-    try:
-        found = find(person, store.person, settings.partitions)
-        live = store.kept("live", "playbook")
-        source = store.kept("playbook", live.decode()) if live else None
-    finally:
-        store.close()
-    if not found:
-        raise ValueError(f"nobody is known as {person}")
-    rules = rules_from(source) if source is not None and campaign else None
-    for who in found:
-        click.echo(words(who, currency_of(settings), campaign, rules, wall()))
+    for page in explained(settings, person, name):
+        click.echo(page)
 
 
 @cli.group()
@@ -267,17 +251,6 @@ def pool_of(settings: Settings, name: str) -> Any:
         there = ", ".join(sorted(pools)) or "none"
         raise ValueError(f"{settings.playbook}: there are no coupons {name!r} in coupons/ (there: {there})")
     return PoolRule(pools[name])
-
-
-def currency_of(settings: Settings) -> str:
-    """The shop's currency; empty while its playbook cannot be read, which is not what was asked for."""
-    from connectors.playbook_folder import read
-    from domain.problem import PlaybookError
-
-    try:
-        return read(settings.playbook).shop.currency
-    except (PlaybookError, OSError):
-        return ""
 
 
 @cli.command()

@@ -52,3 +52,31 @@ def say(milliseconds: int) -> str:
     if milliseconds >= 5 * UNITS["m"] and milliseconds % UNITS["m"] == 0:
         return f"{milliseconds // UNITS['m']} minutes"
     return f"{milliseconds / 1000:g} s"
+
+
+_MONTH, _YEAR = 30.4375 * UNITS["d"], 365.25 * UNITS["d"]
+
+
+def roughly(milliseconds: int) -> str:
+    """How long something is ago, or yet to come, in words that one can picture: cut off, never rounded up.
+
+    >>> roughly(61_400), roughly(4_500_000), roughly(19_230_000)
+    ('61 s', '75 minutes', '5 hours 20 minutes')
+    >>> roughly(7 * 86_400_000), roughly(273_600_500), roughly(40 * 86_400_000), roughly(225_814_000_000)
+    ('7 days', '3 days 4 hours', '40 days', '7 years')
+    """
+    day, hour, minute = UNITS["d"], UNITS["h"], UNITS["m"]
+    if milliseconds < 10 * minute:
+        return say(milliseconds if milliseconds < 10_000 else milliseconds // 1000 * 1000)
+    for size, one, least in ((_YEAR, "year", 2 * _YEAR), (_MONTH, "month", 60 * day), (day, "day", 10 * day)):
+        if milliseconds >= least:
+            return _some(int(milliseconds // size), one)
+    if milliseconds < 2 * hour and milliseconds % hour:
+        return _some(milliseconds // minute, "minute")
+    large, small = (("day", day), ("hour", hour)) if milliseconds >= day else (("hour", hour), ("minute", minute))
+    rest = milliseconds % large[1] // small[1]
+    return _some(milliseconds // large[1], large[0]) + (f" {_some(rest, small[0])}" if rest else "")
+
+
+def _some(count: int, one: str) -> str:
+    return f"{count} {one}" if count == 1 else f"{count} {one}s"

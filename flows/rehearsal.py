@@ -50,6 +50,8 @@ from state.virtual import Learned, Numbers
 
 AT_ONCE = 256 << 20
 """Bytes of the log that one process holds in memory; of more, it goes through the log in several rounds."""
+SPOKEN = (actions.Send, actions.Arm, actions.Hold, messages.Message)
+"""Decisions whose variant and playbook version are told of one person."""
 WORTH = 50_000
 """Records that are worth another process: to start one costs as much as some ten thousand records."""
 def rehearse(settings: Settings, wish: Wish, progress: Progress = lambda *_: None) -> Report:
@@ -72,13 +74,15 @@ def follow(settings: Settings, wish: Wish, person: str, campaign: str = "",
         raise ValueError(f"nobody is recorded as {person} in this time")
     stage, kin = _stage(plan, rules, diary=True), survey.kin
     pages: list[str] = []
+    zone = rules.shop.timezone
     for name, family in _families(plan, stage, lambda one: one in families):
         notes, household = stage.perform(name, family, kin.alone(name))
         people = household.people()
         pages += diary([note for note in notes if note.at in stage.period], rules, campaign)
         pages += ["", "At the end"]
         last = [one for key, one in sorted(people.items()) if not one.alias_of and key[:2] in ("u:", "a:")]
-        pages += [explain(one, rules.shop.currency, campaign, rules, plan.end - 1) for one in last]
+        told = {note.effect.id: note.effect.because for note in notes if isinstance(note.effect, SPOKEN)}
+        pages += [explain(one, rules.shop.currency, campaign, rules, plan.end - 1, zone, told) for one in last]
     return "\n".join(pages)
 
 

@@ -30,6 +30,15 @@ def _zone(name: str) -> tzinfo | None:
         return None
 
 
+def written(at: int, name: str = "UTC") -> str:
+    """A time (ms) as people read it on a wall of this zone.
+
+    >>> written(1_569_888_000_000), written(1_569_888_000_000, "Europe/Rome")
+    ('2019-10-01 00:00:00', '2019-10-01 02:00:00')
+    """
+    return datetime.fromtimestamp(at / 1000, zone(name)).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def local_day(now: int, name: str, otherwise: str = "UTC") -> int:
     """The number of the day (days since the year 1) in a time zone; an unknown zone counts as `otherwise`.
 

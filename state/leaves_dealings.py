@@ -2,8 +2,9 @@
 
 from operator import attrgetter
 
+from domain.amounts import times as so_often
 from domain.condition import MOST_SHOWN, Holds, Orders, WasSaid
-from domain.duration import parse, say
+from domain.duration import parse, roughly, say
 from domain.money import to_major, to_minor
 from domain.shop import Shop
 from state.leaves import Leaf, age, either, texts
@@ -60,7 +61,7 @@ def _last_order(span: int, recent: bool) -> Leaf:
         return f.last_order_at + span if f.last_order_at > 0 and now < f.last_order_at + span else None
 
     def words(p: Person, f: Facts, now: int) -> str:
-        ago = f"{say(age(now, f.last_order_at))} ago" if f.last_order_at else "never"
+        ago = f"{roughly(age(now, f.last_order_at))} ago" if f.last_order_at else "never"
         return f"last order {'less than' if recent else 'at least'} {say(span)} ago ({ago})"
 
     return Leaf(test, words, "orders", change)
@@ -90,7 +91,7 @@ def holds_coupon(part: Holds) -> Leaf:
 
     def words(p: Person, f: Facts, now: int) -> str:
         until = [one.until for one in held(p) if now < one.until]
-        left = f"for another {say(min(until) - now)}" if until else "has none"
+        left = f"for another {roughly(min(until) - now)}" if until else "has none"
         return (f"holds a coupon of {either(texts(part.pool))}"
                 + (f" that ends within {say(last)}" if last is not None else "") + f" ({left})")
 
@@ -124,9 +125,9 @@ def was_said(part: WasSaid) -> Leaf:
         times = f" at least {least} times" if least > 1 else ""
         known = [p.said[name] for name in campaigns if name in p.said]
         if window is None:
-            return f"was told {either(campaigns)}{times} ({sum([said.total for said in known])} times so far)"
+            return f"was told {either(campaigns)}{times} ({so_often(sum([said.total for said in known]))} so far)"
         last = max([said.last_at for said in known], default=0)
-        ago = f"last {say(age(now, last))} ago" if last else "never"
+        ago = f"last {roughly(age(now, last))} ago" if last else "never"
         return f"was told {either(campaigns)}{times} in the last {say(window)} ({ago})"
 
     if window is None:

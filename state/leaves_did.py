@@ -10,7 +10,7 @@ from math import fsum
 from typing import NamedTuple
 
 from domain.condition import MOST_REMEMBERED, Did, Sequence, Sum
-from domain.duration import parse, say
+from domain.duration import parse, roughly, say
 from state import properties, traces
 from state.leaves import Leaf, age
 from state.person import Facts, Person
@@ -62,7 +62,7 @@ def _plain(part: Did) -> Leaf:
         count = f.counts.get(event)
         if least > 1:
             return f"{_said(part)} (has {count.n if count else 0})"
-        return f"{_said(part)} ({f'last {say(age(now, count.last_at))} ago' if count else 'never'})"
+        return f"{_said(part)} ({f'last {roughly(age(now, count.last_at))} ago' if count else 'never'})"
 
     timed = window is not None or lately is not None or newly is not None
     return Leaf(test, words, needs, change if timed else None)
@@ -249,7 +249,7 @@ def sequence(part: Sequence) -> Leaf:
 
     def words(p: Person, f: Facts, now: int) -> str:
         at = end(p, f)
-        return f"did {said} ({f'last {say(age(now, at))} ago' if at else 'never'})"
+        return f"did {said} ({f'last {roughly(age(now, at))} ago' if at else 'never'})"
 
     needs = ["event:" + name for name in rule.events]
     return Leaf(ever if last is None else lately, words, needs[0], None if last is None else change,

@@ -4,7 +4,7 @@ from operator import attrgetter
 from typing import Any
 
 from domain.condition import Filter, Has, Value
-from domain.duration import parse, say
+from domain.duration import parse, roughly, say
 from domain.shop import Shop
 from state import properties
 from state.addresses import KINDS, reachable
@@ -108,7 +108,7 @@ def _last_seen(span: int) -> Leaf:
 
 
 def _ago(now: int, at: int) -> str:
-    return f"{say(age(now, at))} ago" if at else "never"
+    return f"{roughly(age(now, at))} ago" if at else "never"
 
 
 def _among(field: str, wanted: frozenset[str], verb: str) -> Leaf:

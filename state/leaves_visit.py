@@ -3,7 +3,7 @@
 from operator import attrgetter
 
 from domain.condition import InCart, InSession
-from domain.duration import parse, say
+from domain.duration import parse, roughly, say
 from domain.money import to_major, to_minor
 from domain.shop import Shop
 from state.leaves import Leaf, Test, age, either, texts
@@ -160,7 +160,7 @@ def _aged(field: str, span: int, what: str) -> Leaf:
         return read(cart) + span if cart is not None and cart.items and now < read(cart) + span else None
 
     def words(p: Person, f: Facts, now: int) -> str:
-        ago = say(age(now, read(p.cart))) + " ago" if p.cart is not None and p.cart.items else "empty"
+        ago = roughly(age(now, read(p.cart))) + " ago" if p.cart is not None and p.cart.items else "empty"
         return f"{what} at least {say(span)} ago ({ago})"
 
     return Leaf(test, words, "cart", change)

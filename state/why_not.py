@@ -1,13 +1,19 @@
 """Why not: what stands between one person and a campaign at this moment, also when it never came up.
 
     its dates and audience, statement by statement ─▶ its occasion ─▶ consent, limits, experiment ─▶ in plain words
+
+Of a segment or a workflow it says whether they are in it, and why (`state/belonging.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from domain.duration import say
+from domain.amounts import times
+from domain.condition import BANDS
+from domain.duration import roughly
 from domain.event_names import meant
 from state.addresses import why_not as no_address
+from state.belonging import Belonging, by_the_wall, senders
+from state.days import written
 from state.experiments import HELD_OUT, side_of
 from state.limits import blocked
 from state.person import Facts, Person
@@ -16,24 +22,43 @@ from state.rules import CampaignRule, Rules
 from state.view import known
 
 
-def why_not(person: Person, campaign: str, rules: Rules, now: int) -> Iterator[str]:
-    """What would be decided at `now` (ms), and why. The person is looked at, not changed."""
-    rule = rules.campaigns.get(campaign)
-    if rule is None:
-        yield f'There is no campaign "{campaign}" in the playbook{meant(campaign, rules.campaigns)}.'
-        return
+def why_not(person: Person, name: str, rules: Rules, now: int, moment: Callable[[int], str] = written) -> Iterator[str]:
+    """What would be decided at `now` (ms), and why; `name` is a campaign, a workflow or a segment, and `moment` writes
+    times. The person is looked at, not changed.
+    """
+    belonging = Belonging(person, rules, now, by_the_wall(now, moment))
+    rule = rules.campaigns.get(name)
+    if rule is not None:
+        yield from _campaign(person, rule, rules, now, belonging)
+    if name in rules.workflows.live or any(run.workflow == name for run in person.runs.values()):
+        yield from belonging.workflow(name)
+    if name in rules.segment or name in BANDS or name in person.segments:
+        yield from _segment(person, name, rules, now, belonging)
+
+
+def unheard_of(person: Person, name: str, rules: Rules) -> str:
+    """Empty when there is something of this name, in the playbook or with the person; else that there is not."""
+    there = {*rules.campaigns, *rules.workflows.live, *rules.segment, *BANDS}
+    with_them = {*person.segments, *person.been, *(run.workflow for run in person.runs.values())}
+    if name in there or name in with_them:
+        return ""
+    return (f'There is no campaign, workflow or segment "{name}" in the playbook' + (meant(name, there) or ".")).strip()
+
+
+def _campaign(person: Person, rule: CampaignRule, rules: Rules, now: int, belonging: Belonging) -> Iterator[str]:
     facts = known(person)
     held, failed = rule.explain(person, facts, now)
     holds = rule.holds(person, facts, now)
-    yield f"Now: its conditions {'hold' if holds else 'do not hold'}" + (
-        "" if held or failed else ", because it has none")
-    yield from (f"{'':5}yes  {words}" for words in held)
-    yield from (f"{'':5}no   {words}" for words in failed)
+    yield (f"Now: its conditions {'hold' if holds else 'do not hold'}" if held or failed else
+           "Now: it has no conditions of its own")
+    yield from _statements(held, failed)
+    yield from (f"{'':5}{words}" for words in belonging.asked_for(failed))
     if not holds:
         change = rule.next_change(person, facts, now)
         if change is not None:
-            yield f"{'':5}by the passing of time alone this may change in {say(change - now)}"
-    yield from _occasion(person, facts, rule, now)
+            yield f"{'':5}by the passing of time alone this may change in {roughly(change - now)}"
+    yield from _occasion(person, facts, rule, now, senders(rule.name, rules))
+    yield from (f"{'':5}{words}" for words in _way_to_it(person, rule, rules, belonging))
     if person.bot:
         yield "Robots are told nothing."
     if not rule.on_site and (gone := no_address(person, facts, rule.format))[0]:
@@ -42,7 +67,7 @@ def why_not(person: Person, campaign: str, rules: Rules, now: int) -> Iterator[s
     if reason:
         yield f"It would be held back: {reason}" + (f" ({detail})" if detail else "")
     if until := quiet_until(rule, facts, rules, now):
-        yield f"It would wait {say(until - now)} for the end of the quiet hours"
+        yield f"It would wait {roughly(until - now)} for the end of the quiet hours"
     assigned = dict(person.assigned)
     side = side_of(person, rule, rules)
     person.assigned = assigned
@@ -52,7 +77,7 @@ def why_not(person: Person, campaign: str, rules: Rules, now: int) -> Iterator[s
         yield f"They get variant {side.variant}"
 
 
-def _occasion(person: Person, facts: Facts, rule: CampaignRule, now: int) -> Iterator[str]:
+def _occasion(person: Person, facts: Facts, rule: CampaignRule, now: int, flows: list[str]) -> Iterator[str]:
     """Whether its occasion ever came."""
     trigger, session = rule.campaign.trigger, person.session
     if trigger.event is not None:
@@ -61,12 +86,12 @@ def _occasion(person: Person, facts: Facts, rule: CampaignRule, now: int) -> Ite
             yield f'Its occasion never came: no "{trigger.event}" so far'
         else:
             some = " (with any properties)" if trigger.properties else ""
-            ago = say(max(0, now - count.last_at))
-            yield f'Its occasion: "{trigger.event}" came {count.n} times{some}, last {ago} ago'
+            ago = roughly(max(0, now - count.last_at))
+            yield f'Its occasion: "{trigger.event}" came {times(count.n)}{some}, last {ago} ago'
     elif trigger.segment is not None:
         since = person.segments.get(trigger.segment)
         yield (f"Its occasion is entering {trigger.segment}: "
-               + ("they are not in it" if since is None else f"they entered it {say(max(0, now - since))} ago"))
+               + ("they are not in it" if since is None else f"they entered it {roughly(max(0, now - since))} ago"))
     elif trigger.left_segment is not None:
         inside = trigger.left_segment in person.segments
         yield f"Its occasion is leaving {trigger.left_segment}: they are {'still in it' if inside else 'not in it'}"
@@ -76,10 +101,43 @@ def _occasion(person: Person, facts: Facts, rule: CampaignRule, now: int) -> Ite
             "no visit is open" if session is None else "the browser holds it ready" if ready == rule.name else
             f"the browser holds {ready} ready" if ready else "the browser holds nothing ready")
     elif trigger.workflow:
-        runs = sorted({run.workflow for run in person.runs.values()})
-        yield "Its occasion is a workflow's step: they are in " + (", ".join(runs) or "no workflow")
+        named = " and ".join(flows) or "no workflow"
+        yield f"Its occasion is a workflow's step: {named} send{'s' if len(flows) < 2 else ''} it"
     elif session is None:
         yield f"Its occasion is {rule.occasion}: no visit is open"
     else:
         age = max(0, now - session.started_at) // 1000 * 1000
-        yield f"Its occasion is {rule.occasion}: the visit is {say(age)} old"
+        yield f"Its occasion is {rule.occasion}: the visit is {roughly(age)} old"
+
+
+def _way_to_it(person: Person, rule: CampaignRule, rules: Rules, belonging: Belonging) -> Iterator[str]:
+    """Why its occasion did not come, where that is a matter of where they belong."""
+    trigger = rule.campaign.trigger
+    if trigger.segment is not None and trigger.segment not in person.segments:
+        yield from belonging.segment(trigger.segment)
+    for flow in senders(rule.name, rules) if trigger.workflow else ():
+        yield from belonging.workflow(flow)
+
+
+def _segment(person: Person, name: str, rules: Rules, now: int, belonging: Belonging) -> Iterator[str]:
+    """Whether they are in it, statement by statement."""
+    rule, since = rules.segment.get(name), person.segments.get(name)
+    if rule is None or rule.static is not None:
+        yield from belonging.segment(name)
+        if rule is not None and rule.static is not None and since is None:
+            words = " or ".join(one.words for one in rule.static.enter)
+            yield f"{'':5}What puts people in, if its conditions hold then: {words}"
+        return
+    yield f"They are in {name}, {belonging.teller.since(since)}." if since is not None else f"They are not in {name}."
+    facts = known(person)
+    held, failed = rule.explain(person, facts, now)
+    yield from _statements(held, failed)
+    yield from (f"{'':5}{words}" for words in belonging.asked_for(failed, frozenset({name})))
+    change = rule.next_change(person, facts, now)
+    if change is not None:
+        yield f"{'':5}by the passing of time alone this may change in {roughly(change - now)}"
+
+
+def _statements(held: tuple[str, ...], failed: tuple[str, ...]) -> Iterator[str]:
+    yield from (f"{'':5}yes  {words}" for words in held)
+    yield from (f"{'':5}no   {words}" for words in failed)

@@ -12,7 +12,11 @@ from attimo import cli, share_of
 from connectors.ingest import LONGEST
 from connectors.ingest_file import lines
 from connectors.open_log import open_log
+from domain import message as messages
+from domain.action import Because, Hold, encode
+from domain.message import Message
 from domain.partition import partition_of
+from domain.record import Outgoing
 from domain.settings import Settings
 from state import codec
 from state.person import Cart, CartItem, Decision, Facts, Person, routing_key
@@ -101,7 +105,32 @@ def test_explain_says_amounts_in_the_shops_currency(
     store.commit(batch, [])
     store.close()
     lines = said("explain", "ann", "--playbook", "mine").stdout.splitlines()
-    assert f"  cart            1 products, {amount}" in lines
+    assert f"  cart            1 product, {amount}" in lines
+
+
+def test_explain_takes_the_variant_and_the_playbook_from_the_log(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore(tmp_path / "data" / "store" / "store.db", 64)
+    store.claim(range(64), "test")
+    ann = Person("u:ann", facets={"u:ann": Facts(version=1)})
+    ann.decisions["letter"] = Decision(at=5, kind="send", reason="workflow", action_id="m")
+    ann.decisions["offer"] = Decision(at=7, kind="hold", reason="limit")
+    batch = Batch()
+    batch.persons[partition_of(routing_key(ann.id), 64), ann.id] = codec.encode(ann)
+    store.commit(batch, [])
+    store.close()
+    assert "playbook" not in said("explain", "ann", "letter").stdout
+    assert not (tmp_path / "data" / "log").exists(), "looking makes no log"
+    because = Because(variant="short", propensity=0.45, playbook="5d2f9ac0")
+    letter = Message(id="m", at=5, person="u:ann", channel="email", campaign="letter", content_key="k", not_before=1,
+                     not_after=2, because=because)
+    held = Hold(id="h", at=7, person="u:ann", campaign="offer", because=Because(playbook="77777777"))
+    with open_log(Settings(data="data")) as log:
+        log.append([Outgoing("messages", b"ann", messages.encode(letter)), Outgoing("actions", b"ann", encode(held)),
+                    Outgoing("actions", b"ann", b"of another version")])
+    assert "with variant short, a side that 45.0% get, playbook 5d2f9ac0" in said("explain", "ann", "letter").stdout
+    assert "with playbook 77777777" in said("explain", "ann").stdout
 
 
 def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ CLARA = Person(
     ({"cart": {"untouched_for": "30m"}}, "cart not touched since at least 30 minutes ago (5 s ago)"),
     ({"did": {"event": "Product Viewed", "at_least": 2}}, 'did "Product Viewed" at least 2 times (has 3)'),
     ({"did_not": {"event": "Exit Intent", "within": "7d"}}, 'not: did "Exit Intent" in the last 7 days (never)'),
-    ({"orders": {"last_before": "90d"}}, "last order at least 90 days ago (3605 s ago)"),
+    ({"orders": {"last_before": "90d"}}, "last order at least 90 days ago (60 minutes ago)"),
     ({"score": {"at_least": 0.5}}, "at least 0.5 likely to buy (not known)"),
     ({"in_segment": "engaged"}, "belongs to engaged"),
     ({"has": {"trait": {"vip": True}}}, "vip is true (not known)"),

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from domain.action import Because
 from domain.partition import partition_of
 from domain.streams import PARTITIONS
 from flows.onsite import STEPS
 from state import codec
 from state.addresses import give_up, mark
 from state.decisions import EARLIER_FOR, MAX_EARLIER, remember
-from state.explain import MOST, NEWEST, explain, find
+from state.explain import MOST, NEWEST, explain, find, held_at
 from state.merge import absorb, hand_over
-from state.person import Coupon, Decision, Facts, Person, Said, Written, routing_key
+from state.person import Been, Coupon, Decision, Facts, Person, Said, Written, routing_key
 from tests.shards import record, shop
 from tests.town import Town
 from tests.visitor import T0, Visitor, playbook
@@ -39,13 +40,13 @@ def test_an_anonymous_visitor_with_a_cart() -> None:
     assert page[0] == "a:x  (anonymous visitor)"
     assert {
         "  from            mobile, CA, Europe/Rome",
-        "  visit           since 2023-11-14 22:13:20: 1 pages, 1 products, 1 added to the cart, first visit",
-        "  cart            1 products, 18.00 EUR",
+        "  visit           since 2023-11-14 22:13:20: 1 page, 1 product, 1 added to the cart, first visit",
+        "  cart            1 product, 18.00 EUR",
         "  looked at       Tazza mug",
-        "  did             Product Added: 1 times, last 2023-11-14 22:13:22",
+        "  did             Product Added: once, last 2023-11-14 22:13:22",
     } <= set(page)
     assert page[-1] == "Nothing was decided yet."
-    assert "  cart            1 products, 18.00" in explain(visitor.person, "").splitlines()
+    assert "  cart            1 product, 18.00" in explain(visitor.person, "").splitlines()
 
 
 def test_what_was_written_and_which_address_was_given_up() -> None:
@@ -109,12 +110,14 @@ def deciding() -> Visitor:
 def test_why_it_was_shown_or_armed() -> None:
     visitor = deciding()
     assert explain(visitor.person, "EUR", "hello").splitlines() == [
+        "a:x  (times are those of UTC)",
         "Decisions, newest first",
         '  2023-11-14 22:13:22  shown   hello                     event "Quiz Finished"',
         "                               because is in IT (IT)",
-        "                               shown 1 times, last 2023-11-14 22:13:22",
+        "                               shown once, last 2023-11-14 22:13:22",
     ]
     assert explain(visitor.person, "EUR", "stay").splitlines() == [
+        "a:x  (times are those of UTC)",
         "Decisions, newest first",
         "  2023-11-14 22:13:20  arm     stay                      exit intent",
         "                               because at least 1 pages this visit (has 1)",
@@ -125,9 +128,8 @@ def test_a_campaign_that_was_held_and_one_that_never_came_up() -> None:
     visitor = deciding()
     visitor.does(3_000, "Quiz Finished")
     words = explain(visitor.person, "EUR", "hello").splitlines()
-    assert words[1] == "  2023-11-14 22:13:23  hold    hello                     limit: 1 of 1 in this visit"
-    assert explain(visitor.person, "EUR", "never") == (
-        "Nothing was decided about never: there was no occasion on which its conditions held.")
+    assert words[2] == "  2023-11-14 22:13:23  hold    hello                     limit: 1 of 1 in this visit"
+    assert explain(visitor.person, "EUR", "never").splitlines()[1:] == ["Nothing was decided about never so far."]
     whole = explain(visitor.person, "EUR")
     assert whole.index("hold    hello") < whole.index("arm     stay"), "newest first"
     assert "never" not in whole
@@ -135,7 +137,7 @@ def test_a_campaign_that_was_held_and_one_that_never_came_up() -> None:
 
 def test_what_was_shown_under_another_id_is_not_denied() -> None:
     ann = Person("u:ann", said={"hello": Said(2, 5_000)})
-    assert explain(ann, "EUR", "hello").splitlines()[1:] == [
+    assert explain(ann, "EUR", "hello").splitlines()[2:] == [
         "  1970-01-01 00:00:05  shown   hello                     why is not known any more",
         "                               shown 2 times, last 1970-01-01 00:00:05",
     ]
@@ -149,6 +151,30 @@ def test_the_page_is_bounded(n: int) -> None:
     assert "  last " in page
     assert page.count("why is not known any more") == MOST - 1
     assert page.splitlines()[-1] == f"  and {n + 1 - MOST} older ones"
+
+
+def test_times_are_those_of_the_shop() -> None:
+    visitor = deciding()
+    whole = explain(visitor.person, "EUR", zone="Europe/Rome")
+    assert whole.count("Europe/Rome)") == 1
+    assert "last seen 2023-11-14 23:13:21 (Europe/Rome)" in whole
+    assert "  2023-11-14 23:13:22  shown   hello" in whole
+    assert " 22:13" not in whole
+    about = explain(visitor.person, "EUR", "hello", zone="Europe/Rome")
+    assert about.splitlines()[0] == "a:x  (times are those of Europe/Rome)"
+    assert " 22:13" not in about
+
+
+def test_with_what_it_was_decided_is_said_where_it_is_known() -> None:
+    visitor = deciding()
+    visitor.does(3_000, "Quiz Finished")
+    (earlier,) = visitor.person.earlier
+    told = {earlier.action_id: Because(variant="short", propensity=0.45, playbook="5d2f9ac0"),
+            held_at("hello", T0 + 3_000): Because(variant="default", playbook="77777777")}
+    words = explain(visitor.person, "EUR", "hello", told=told).splitlines()
+    assert words[3] == "                               with playbook 77777777"
+    assert "                               with variant short, a side that 45.0% get, playbook 5d2f9ac0" in words
+    assert "with" not in explain(visitor.person, "EUR", "hello")
 
 
 # -- why not -----------------------------------------------------------------------------------------------------
@@ -170,7 +196,72 @@ def test_a_campaign_nobody_wrote_is_said_with_what_was_meant() -> None:
     visitor = Visitor(playbook(campaigns={"canada": {"trigger": {"exit_intent": True}}}))
     visitor.does(0, "Page Viewed")
     words = explain(visitor.person, "EUR", "canda", visitor.context.rules, T0)
-    assert 'There is no campaign "canda" in the playbook; did you mean "canada"?' in words
+    assert 'There is no campaign, workflow or segment "canda" in the playbook; did you mean "canada"?' in words
+    assert words.endswith('"canada"?')
+    assert "decided" not in words
+
+
+STORY = playbook(
+    segments={"busy": {"when": {"session": {"pages_at_least": 2}}},
+              "reachable": {"when": {"has": {"address": "email"}, "in_segment": "busy"}},
+              "vip": {"static": True, "enter_on": [{"event": "Order Completed"}]}},
+    campaigns={"letter": {"format": "email", "trigger": {"workflow": True}},
+               "gift": {"trigger": {"segment": "reachable"}}, "lonely": {"trigger": {"workflow": True}}},
+    workflows={"story": {"enters": [{"segment": "reachable"}, {"event": "Quiz Finished"}],
+                         "steps": [{"wait": "1h"}, {"send": "letter"}]}})
+
+
+def why(visitor: Visitor, name: str, at: int) -> list[str]:
+    return explain(visitor.person, "EUR", name, visitor.context.rules, T0 + at, "Europe/Rome").splitlines()[1:]
+
+
+def test_what_a_workflow_sends_is_explained_by_what_lets_people_in() -> None:
+    visitor = Visitor(STORY)
+    visitor.does(0, "Page Viewed")
+    ways_in = ["They never entered the workflow story.",
+               "They are not in reachable: what does not hold is can be reached by email; belongs to busy.",
+               "They are not in busy: what does not hold is at least 2 pages this visit (has 1).",
+               '"Quiz Finished" lets people in, if its conditions hold then: it never came.']
+    assert why(visitor, "story", 1_000) == ways_in
+    words = why(visitor, "letter", 1_000)
+    assert words[:3] == ["Nothing was decided about letter so far.", "Now: it has no conditions of its own",
+                         "Its occasion is a workflow's step: story sends it"]
+    assert words[3:7] == ["     " + line for line in ways_in]
+    assert "Its occasion is a workflow's step: no workflow sends it" in why(visitor, "lonely", 1_000)
+    assert "     " + ways_in[1] in why(visitor, "gift", 1_000)
+    visitor.does(2_000, "Quiz Finished")
+    assert why(visitor, "story", 3_000) == [
+        "They are at the step step_1 of the workflow story and wait for time to pass, until 2023-11-15 00:13:22."]
+    person = visitor.person
+    person.runs.clear()
+    person.been["story"] = Been(1, T0 + 3_600_000)
+    assert why(visitor, "story", 5 * 3_600_000)[:2] == [
+        "They went through the workflow story and left it on 2023-11-15 00:13:20 (4 hours ago).",
+        "It lets nobody in a second time."]
+
+
+def test_a_segment_is_explained_statement_by_statement() -> None:
+    visitor = Visitor(STORY)
+    visitor.does(0, "Page Viewed")
+    assert why(visitor, "reachable", 1_000) == [
+        "They are not in reachable.", "     no   can be reached by email", "     no   belongs to busy",
+        "     They are not in busy: what does not hold is at least 2 pages this visit (has 1)."]
+    assert why(visitor, "vip", 1_000) == [
+        "They are not in vip: nothing has put them in.",
+        '     What puts people in, if its conditions hold then: event "Order Completed"']
+    visitor.does(2_000, "Page Viewed")
+    assert why(visitor, "busy", 3_000) == [
+        "They are in busy, since 2023-11-14 23:13:22.", "     yes  at least 2 pages this visit (has 2)"]
+
+
+def test_how_long_ago_is_said_in_words_that_one_can_picture() -> None:
+    visitor = Visitor(playbook(campaigns={"late": {"trigger": {"event": "Product Viewed"}, "when": {
+        "did": {"event": "Product Viewed", "within": "1d"}}}}))
+    visitor.does(0, "Product Viewed", **MUG)
+    words = explain(visitor.person, "EUR", "late", visitor.context.rules, T0 + 225_814_000_123)
+    assert 'Its occasion: "Product Viewed" came once, last 7 years ago' in words
+    assert "(last 7 years ago)" in words
+    assert "e+" not in words
 
 
 def test_what_would_hold_it_back_is_said_and_asking_changes_nothing() -> None:

@@ -450,6 +450,8 @@ def test_one_person_is_told_step_by_step(shop: Live) -> None:
     assert "u:ann  (known customer)" in page
     assert "bob" not in page
     assert "also_added" not in follow(shop.settings, wish, "ann", "added")
+    assert "(Europe/Rome)" in page
+    assert "UTC" not in page, "one zone on one page"
     with pytest.raises(ValueError, match="nobody is recorded as eve"):
         follow(shop.settings, wish, "eve")
 

@@ -377,7 +377,7 @@ def test_explain_says_where_they_are_and_what_they_wait_for() -> None:
     since = "2023-11-14 23:13:20"
     assert f'  in workflow     w since {since} (event "Cart Viewed"), at step_1 since {since}' in page
     assert '                  waits for event "Exit Intent", until 2023-11-15 00:13:20' in page
-    assert f"  was in workflow w: 1 times, last left {since}" in page
+    assert f"  was in workflow w: once, last left {since}" in page
 
 
 def test_two_days_over_a_login_and_a_restart_and_every_effect_has_its_own_id(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from connectors.rehearsal_reasons import because, way
+from domain.amounts import some
 from domain.money import to_major
 from domain.reference import REASONS
 from domain.rehearsal import ANNOYED, MANY, Counts, Found, Goals, Report, Told, encode
@@ -21,21 +23,24 @@ from domain.rehearsal import ANNOYED, MANY, Counts, Found, Goals, Report, Told, 
 _CELL = re.compile(r"rfm_\d{3}")
 DAYS = 45
 """Days that are shown one by one; of more, the months."""
+FAILED = 3
+"""Statements that failed most often which are shown of one campaign."""
 MOST = 5
 """Names of a list that are shown; the others are counted, and in the JSON."""
 
 
 def text(report: Report, only: str = "") -> str:
     """The report as lines; with `only`, of one campaign."""
-    about, found = report.about, report.found
+    found = report.found
     lines = [*_head(report), ""]
     if not only:
         lines += _short(report)
         lines += _block("By day", _by_day(found))
         lines += _block("Campaigns", _campaigns(report))
     for name in [only] if only else sorted(found.campaigns, key=lambda name: (-found.campaigns[name].people, name)):
-        lines += _block(name, _campaign(found.campaigns.get(name, Told()), found, about.currency))
+        lines += _block(name, _campaign(name, report))
     if not only:
+        lines += _block("Told to nobody, and why", _silent(report))
         lines += _block("Segments", _segments(report))
         lines += _block("Workflows", _workflows(report))
         lines += _block("Nobody", _nobody(report))
@@ -58,7 +63,9 @@ def write(report: Report, path: str) -> None:
 def narrowed(report: Report, only: str) -> Report:
     """The same with the numbers of one campaign."""
     kept = {name: told for name, told in report.found.campaigns.items() if name == only}
-    return msgspec.structs.replace(report, found=msgspec.structs.replace(report.found, campaigns=kept))
+    chances = {name: chance for name, chance in report.found.chances.items() if name == only}
+    return msgspec.structs.replace(report, found=msgspec.structs.replace(
+        report.found, campaigns=kept, chances=chances))
 
 
 def moment(at: int, timezone: str) -> str:
@@ -134,10 +141,10 @@ def _short(report: Report) -> Iterator[str]:
         yield (f"  Nobody would be annoyed (nobody came to a limit of everything together, was told {MANY} things in "
                "one day, or was told something after closing an offer)")
     if silent:
-        yield f"  {silent} of {len(report.about.campaigns)} campaigns are told to nobody (named below)"
+        yield f"  {silent} of {len(report.about.campaigns)} campaigns are told to nobody (below, and why)"
     if found.decided_live:
         yield (f"  Live, in the same time, {found.live_reached:,} people were told something, "
-               f"{found.live_things:,} times (decided; the table below says how much of it was seen)")
+               f"{_so_often(found.live_things)} (decided; the table below says how much of it was seen)")
     else:
         yield "  Of what was decided live in this time nothing is recorded (any more): there is nothing to compare with"
     yield ""
@@ -176,10 +183,18 @@ def _campaigns(report: Report) -> Iterator[list[str]]:
                f"{sum(one.times for one in told.holds.values()):,}", *compared]
 
 
-def _campaign(told: Told, found: Found, currency: str) -> Iterator[list[str]]:
+def _campaign(name: str, report: Report) -> Iterator[list[str]]:
+    found, told = report.found, report.found.campaigns.get(name) or Told()
     ways = [f"{channel} {sum(days.values()):,}" for channel, days in sorted(told.per_day.items())]
     yield ["told", f"{_people(told.people)} ({_share(told.people, found.people)})" + (
         f", {_so_often(_times(told))}: {', '.join(ways)}" if ways else "")]
+    chance = found.chances.get(name)
+    if chance is not None:
+        yield ["occasion", way(chance, told, told.armed > 0)]
+        for words, n in sorted(chance.failed.items(), key=lambda item: (-item[1], item[0]))[:FAILED]:
+            yield ["failed", f"{_so_often(n)}: {words}"]
+    if not told.people and (why := because(name, report)):
+        yield ["nobody", why]
     if len(told.variants) > 1:
         yield ["variants", ", ".join(_list(told.variants))]
     if told.armed:
@@ -197,7 +212,7 @@ def _campaign(told: Told, found: Found, currency: str) -> Iterator[list[str]]:
     if told.clicked or told.closed:
         yield ["recorded", f"{told.clicked:,} clicks, {told.closed:,} closed by hand, of the same decisions live"]
     for variant, goals in sorted(told.goals.items()):
-        yield [f"goal {variant}".rstrip(), _goals(goals, currency)]
+        yield [f"goal {variant}".rstrip(), _goals(goals, report.about.currency)]
     if found.decided_live:
         was = told.live
         yield ["live", f"{_people(was.people)}, {_so_often(was.times)}, {was.shown_people:,} saw it; "
@@ -207,7 +222,7 @@ def _campaign(told: Told, found: Found, currency: str) -> Iterator[list[str]]:
 def _goals(goals: Goals, currency: str) -> str:
     of = goals.reached + goals.missed
     worth = f", worth {to_major(goals.worth, 'EUR')} {currency}" if goals.worth else ""
-    return f"reached {goals.reached:,} of {of:,} times ({_share(goals.reached, of)}){worth}"
+    return f"reached {goals.reached:,} of {some(of, 'time')} ({_share(goals.reached, of)}){worth}"
 
 
 def _segments(report: Report) -> Iterator[list[str]]:
@@ -235,11 +250,15 @@ def _workflows(report: Report) -> Iterator[list[str]]:
             yield ["", ", ".join(_list(steps, len(steps)))]
 
 
+def _silent(report: Report) -> Iterator[list[str]]:
+    for name in sorted(report.about.campaigns):
+        if not (report.found.campaigns.get(name) or Told()).people:
+            yield [name, because(name, report) or "there are too many campaigns to follow the chances of each"]
+
+
 def _nobody(report: Report) -> Iterator[list[str]]:
     about, found = report.about, report.found
-    silent = [name for name in about.campaigns if not (found.campaigns.get(name) or Told()).people]
-    for words, names in (("was told", silent),
-                         ("was in", [name for name in about.segments if name not in found.segments]),
+    for words, names in (("was in", [name for name in about.segments if name not in found.segments]),
                          ("went through", [name for name in about.workflows if name not in found.workflows])):
         if names:
             yield [words, ", ".join(sorted(names))]

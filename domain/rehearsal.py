@@ -74,13 +74,31 @@ class Belong(msgspec.Struct, frozen=True, omit_defaults=True):
     size: int = 0
 
 
+class Chance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How often a campaign's occasion came, how often its conditions held then, which statement failed how often."""
+
+    came: int = 0
+    fitted: int = 0
+    failed: Counts = {}
+
+
+class Leads(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What brings a campaign about: its occasion in words; the workflows that send it, and what lets people in."""
+
+    occasion: str = ""
+    workflows: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+
+
 class Found(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that a rehearsal counted.
 
     `people` were there in the time that is reported, `reached` of them were told something, `things` is how often.
     `by_things` is how many people were told how many things; `annoyed` how many for which reason (see `ANNOYED`),
     `annoyed_people` for any. `busiest` has the number of things for the one person who was told most, the most of a
-    day, and how often each campaign. `decided_live` is how many decisions are recorded of the same time.
+    day, and how often each campaign. `decided_live` is how many decisions are recorded of the same time. `kept_out` is,
+    by segment, how many people which statement kept out, of those who never entered it.
     """
 
     events: int = 0
@@ -102,10 +120,15 @@ class Found(msgspec.Struct, frozen=True, omit_defaults=True):
     decided_live: int = 0
     live_reached: int = 0
     live_things: int = 0
+    chances: dict[str, Chance] = {}
+    kept_out: dict[str, Counts] = {}
 
 
 class Heading(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was rehearsed: times in ms since 1970. `model` is "recorded", "none" or a hash; `models` are all of them."""
+    """What was rehearsed: times in ms since 1970. `model` is "recorded", "none" or a hash; `models` are all of them.
+
+    `leads` says what brings each campaign about; it is empty where there are too many campaigns to follow.
+    """
 
     playbook: str
     version: str
@@ -120,6 +143,7 @@ class Heading(msgspec.Struct, frozen=True, omit_defaults=True):
     campaigns: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
     workflows: tuple[str, ...] = ()
+    leads: dict[str, Leads] = {}
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -36,6 +36,8 @@ from domain.settings import Settings
 from domain.streams import ACTIONS, LETTERS, MESSAGES, PUBLIC
 from flows.onsite import STEPS
 from flows.rehearsal_plan import FOREVER, Plan, Progress, Wish, answers, plan_of, turns_of
+from operators import choose_actions
+from state.chances import Chances, leads_of
 from state.diary import diary
 from state.explain import explain
 from state.family import Family, Stage, item_of
@@ -101,7 +103,7 @@ def _heading(wish: Wish, rules: Rules, plan: Plan) -> Heading:
         currency=rules.shop.currency, model="recorded" if plan.recorded_models is not None else plan.model or "none",
         models=tuple(sorted(plan.models)), reactions="recorded" if plan.as_recorded else "assumed", warm=not plan.cold,
         campaigns=tuple(sorted(rules.campaigns)), segments=tuple(one.name for one in rules.playbook.segments),
-        workflows=tuple(one.name for one in rules.playbook.workflows))
+        workflows=tuple(one.name for one in rules.playbook.workflows), leads=leads_of(rules))
 
 
 # -- performing ----------------------------------------------------------------------------------------------------
@@ -119,8 +121,12 @@ def _stage(plan: Plan, rules: Rules, diary: bool = False) -> Stage:
     def learned_at(partition: int, time: int) -> Learned:
         return learned(plan.model if was_live is None else was_live.at(partition, time))
 
-    stage = Stage(STEPS, rules, plan.settings.partitions, Period(plan.begin, plan.end, rules.shop.timezone), learned_at,
+    period = Period(plan.begin, plan.end, rules.shop.timezone)
+    chances = Chances(rules, period)
+    before = STEPS.index(choose_actions.step)
+    stage = Stage((*STEPS[:before], chances.step, *STEPS[before:]), rules, plan.settings.partitions, period, learned_at,
                   not plan.as_recorded, diary=diary)
+    stage.chances = chances
     stage.learned_of = lambda record: learned(plan.model if was_live is None else was_live.of(
         record.stream, record.partition, record.offset))
     return stage

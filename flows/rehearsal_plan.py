@@ -136,6 +136,7 @@ def _survey(settings: Settings, begin: int, end: int, progress: Progress, names:
     for name in names:
         if not kin.alone(name):
             known.add(name)
+    progress("reading", n, n)
     if last < 0:
         raise ValueError("the log holds nothing of this time: there is nothing to rehearse with")
     return Survey(kin, first, last, n, size, frozenset(known))

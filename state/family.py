@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import msgspec
+
 from domain.effect import Effect
 from domain.partition import partition_of
 from domain.record import Record
 from domain.rehearsal import Found
 from domain.streams import SHARD_INPUT
+from state.chances import Chances
 from state.context import Step
 from state.person import routing_key
 from state.reactions import Note, Reactions
@@ -47,10 +50,14 @@ class Stage:
         self.reactions = Reactions(steps, assumed, diary)
         self.learned_of: Callable[[Record], Learned] = lambda record: learned_at(record.partition, record.log_time)
         self.tally = Tally()
+        self.chances: Chances | None = None
+        """Follows the chances of each campaign, where one of the steps is its own."""
 
     def perform(self, name: str, family: Family, alone: bool) -> tuple[list[Note], Household]:
         """Go through all that is recorded of a family; what was noted, and the people as they are at last."""
         self.reactions.turn_to_others()
+        if self.chances is not None:
+            self.chances.turn_to_others()
         household = Household(self.reactions, self.rules, self.partitions, self.learned_at, self.tally,
                               stocked=True)
         items, last = family.items, self.period.end - 1
@@ -68,10 +75,15 @@ class Stage:
     def count(self, name: str, family: Family, alone: bool, names: Collection[str]) -> Found:
         """Go through it, and count what came of it."""
         notes, household = self.perform(name, family, alone)
-        books = Books(household.people(), self.period, names)
+        people = household.people()
+        books = Books(people, self.period, names)
         books.note(notes)
         books.live(family.decided, family.shown)
-        return books.found(family.present)
+        found = books.found(family.present)
+        if self.chances is None:
+            return found
+        came = self.chances.found(people)
+        return msgspec.structs.replace(found, chances=came.chances, kept_out=came.kept_out)
 
 
 def item_of(record: Record, learned: Learned, clock: int = 0, letter: str = "") -> Item:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from domain.model import Model, encode
+from domain.rehearsal import decode
 from state.sweep import PEOPLE_KEYS
 from state.view import known
 from tests.kafka_broker import kafka_broker
@@ -25,6 +26,17 @@ pytestmark = [pytest.mark.redis, pytest.mark.timeout(400)]
 EXPECTED = {"Product Viewed": 17_055, "Product Added": 165, "Order Completed": 214, "Exit Intent": 4_975}
 PINNED = Model(kind="propensity", version=1, hash="pinned", weights={"products": 0.4, "cart_value": 1.5, "orders": 0.8},
                intercept=-3.0)
+REHEARSED = {
+    "thanks": 'format = "bar"\ntrigger = { event = "Order Completed" }\n',
+    "again": 'format = "bar"\ntrigger = { segment = "buyers" }\n',
+    "friends": 'format = "bar"\ntrigger = { segment = "friends" }\n',
+    "later": 'format = "banner"\ntrigger = { seconds_on_site = 60 }\nwhen = { cart = { items_at_least = 1 } }\n',
+    "leaving": 'format = "popup"\ntrigger = { exit_intent = true }\nwhen = { cart = { items_at_least = 1 } }\n',
+    "abroad": 'format = "popup"\ntrigger = { exit_intent = true }\nwhen = { has = { country = "CA" } }\n',
+}
+COUNTED = ({"abroad": (4_975, 0), "again": (19, 19), "later": (4_518, 106), "leaving": (4_975, 60),
+            "thanks": (214, 214)}, 242, 373)
+"""How often the occasion of each came and its conditions held; how many people were told something, and how often."""
 _OFFSETS = re.compile(rb'"(clicks|carts|purchases|people|letters)-(\d+)-\d+-')
 
 
@@ -102,6 +114,36 @@ def test_thousands_of_decisions_and_all_of_them_stale(on_sqlite: tuple[House, di
 
     server = client.Redis.from_url(home.settings.redis)
     assert server.keys("armed:*") == [], "something from 2019 was put in front of somebody"
+
+
+def test_the_three_hours_rehearsed(messages: Path, tmp_path: Path) -> None:
+    """A playbook of its own, so that the numbers stay when the shipped one changes."""
+    for name, body in REHEARSED.items():
+        (tmp_path / "shop" / "campaigns").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shop" / "campaigns" / f"{name}.toml").write_text(body + '[content.default]\ntitle = "Hello"\n')
+    (tmp_path / "shop" / "segments").mkdir()
+    (tmp_path / "shop" / "segments" / "buyers.toml").write_text("when = { orders = { count_at_least = 2 } }\n")
+    (tmp_path / "shop" / "segments" / "friends.toml").write_text('when = { has = { address = "email" } }\n')
+    home = House(tmp_path / "data", "", tmp_path / "shop")
+    attimo(home, "ingest", "--history", str(messages))
+    page = attimo(home, "rehearse", "--json", "report.json", "--processes", "1")
+    first = (home.folder / "report.json").read_bytes()
+    attimo(home, "rehearse", "--json", "report.json", "--processes", "2")
+    assert (home.folder / "report.json").read_bytes() == first, "the same bytes, in however many processes"
+    found = decode(first).found
+    assert (found.events, found.people) == (sum(EXPECTED.values()), 4_504)
+    chances = {name: (one.came, one.fitted) for name, one in found.chances.items()}
+    assert chances["thanks"] == (214, 214)
+    assert chances["leaving"][0] == chances["abroad"][0] == 4_975
+    assert chances["abroad"][1] == 0
+    assert chances["later"][0] > 4_504, "a second of the visit comes in every visit"
+    assert (chances, found.reached, found.things) == COUNTED
+    assert found.chances["abroad"].failed == {"is in CA": 4_975}
+    assert "friends" not in found.chances
+    for line in ("  abroad   came 4,975 times, and what failed most often is: is in CA (4,975 times)",
+                 "  friends  its occasion never came: entered friends; what failed most often for friends is: can be "
+                 "reached by email (4,504 people)"):
+        assert line in page.splitlines(), page
 
 
 @pytest.mark.kafka

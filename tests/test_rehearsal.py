@@ -33,6 +33,7 @@ from domain.settings import Settings
 from domain.streams import PUBLIC
 from flows.rehearsal import decisions, follow, rehearse
 from flows.rehearsal_plan import Wish
+from state import chances
 from state.context import Context, Happening
 from state.family import Family, Stage, item_of
 from state.person import Person
@@ -434,6 +435,61 @@ def test_the_text_says_the_top_facts_first(shop: Live) -> None:
     narrow = text(rehearse(shop.settings, wish), "added").splitlines()
     assert narrow[4] == "added"
     assert not any("leaving" in line for line in narrow[4:5])
+
+
+def lines_of(page: str, begin: str) -> list[str]:
+    """The lines of one block of the report, without their alignment."""
+    lines = page.splitlines()
+    at = lines.index(begin) + 1
+    end = next((n for n in range(at, len(lines)) if not lines[n]), len(lines))
+    return [re.sub("  +", "  ", line.strip()) for line in lines[at:end]]
+
+
+def test_from_occasions_to_what_was_said(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    for _ in range(2):
+        shop.now += 60_000
+        shop.happens("ann", "Page Viewed")
+    shop.happens("bob", "Exit Intent")
+    wish = Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)
+    report = rehearse(shop.settings, wish)
+    came = report.found.chances
+    assert (came["added"].came, came["added"].fitted, came["added"].failed) == (1, 1, {})
+    assert (came["leaving"].came, came["leaving"].failed) == (1, {"at least 1 in the cart": 1})
+    assert (came["hello"].came, came["hello"].fitted) == (2, 1), "ann and bob have a visit each"
+    page = text(report)
+    assert "occasion  came once, its conditions held once, held back 0 times, told once" in lines_of(page, "added")
+    why = dict(line.split("  ", 1) for line in lines_of(page, "Told to nobody, and why"))
+    assert why["leaving"] == "came once, and what failed most often is: at least 1 in the cart (once)"
+    assert why["also_added"] == "its conditions held once, and it was held back once: lower_priority"
+    assert why["receipt"] == 'its occasion never came: event "Order Completed"'
+    assert why["looking"] == ("its occasion never came: entered browsing; what failed most often for browsing is: at "
+                              "least 2 products this visit (2 people)")
+    assert why["nudge"] == ("nobody entered the workflow wake; what failed most often for browsing is: at least 2 "
+                            "products this visit (2 people)")
+    assert "nobody  " + why["leaving"] in lines_of(text(report, "leaving"), "leaving")
+
+
+def test_chances_are_not_followed_where_there_are_too_many_campaigns(
+        shop: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    wish = Wish(str(Path(shop.settings.data).parent / "shop"), processes=1)
+    followed = rehearse(shop.settings, wish).found
+    monkeypatch.setattr(chances, "FOLLOWED", 3)
+    report = rehearse(shop.settings, wish)
+    assert (report.found.chances, report.about.leads) == ({}, {})
+    assert report.found.campaigns == followed.campaigns
+    why = lines_of(text(report), "Told to nobody, and why")
+    assert "leaving  there are too many campaigns to follow the chances of each" in why
+
+
+def test_the_bar_of_reading_comes_to_its_end(shop: Live) -> None:
+    shop.happens("ann", "Product Added", properties=CUP)
+    said: list[tuple[str, int, int]] = []
+    rehearse(shop.settings, Wish(str(Path(shop.settings.data).parent / "shop"), processes=1),
+             lambda *progress: said.append(progress))
+    assert said[0] == ("reading", 1, 1)
+    assert {what for what, _, _ in said[1:]} == {"rehearsing"}
 
 
 def test_one_person_is_told_step_by_step(shop: Live) -> None:

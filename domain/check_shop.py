@@ -11,6 +11,9 @@ from domain.event_names import meant
 from domain.known import Found, Known, several
 from domain.shop import RfmCuts, Shop
 
+SOONEST_LATE = 60_000
+"""Milliseconds: what has been under way for less is not late."""
+
 
 def shop_wide(shop: Shop, known: Known) -> Found:
     """All mistakes of shop.toml."""
@@ -28,6 +31,7 @@ def shop_wide(shop: Shop, known: Known) -> Found:
         elif ":" in name:
             yield from known.consent_at(("consent", "purposes", name), name)
     yield from duration(("limits", "cooldown"), shop.limits.cooldown)
+    yield from _late_after(shop)
     pressure = shop.pressure
     if pressure.per_day is not None and pressure.per_week is not None and pressure.per_day > pressure.per_week:
         yield ("pressure", "per_day"), f"is more than the per_week of {pressure.per_week:g}: it would never be reached"
@@ -48,6 +52,14 @@ def shop_wide(shop: Shop, known: Known) -> Found:
     yield from _funnel(shop, known)
     if shop.rfm is not None:
         yield from _rfm(shop.rfm)
+
+
+def _late_after(shop: Shop) -> Found:
+    try:
+        if parse(shop.late_after) < SOONEST_LATE:
+            yield ("late_after",), "should be a minute or more: nothing arrives at the moment it happens"
+    except ValueError as wrong:
+        yield ("late_after",), str(wrong)
 
 
 def _funnel(shop: Shop, known: Known) -> Found:

@@ -106,6 +106,17 @@ Ours: {ours}.
 
 Events of your own are named in `shop.toml`, so that a slip of the pen is noticed: `events = ["Quiz Finished"]`.
 
+## What comes late
+
+What happened more than half an hour before it arrives (`late_after` in `shop.toml`) counts, and is no occasion. A
+receipt of last year, or what a browser kept while it was off line, changes counts, orders, traits and consent, and
+who is in which segment: that is true now. But it starts no campaign and no workflow, and puts nobody into a static
+segment, nor do the moves that it makes. It still ends what it ends: workflows are left, offers are taken back; it
+takes out of a static segment who was in when it happened. Who waits for an event goes on if it happened since they
+wait. A shop whose tills report at night sets `late_after = "2d"`; on the site nothing is ever said because of what
+happened off it (an order marked offline), or more than half an hour ago. Recorded days (`attimo ingest --history`)
+have their own clock: nothing in them is late.
+
 ## Segments that the engine learns
 
 `likely_buyers`, `undecided` and `unlikely` need no file: as soon as there is a model, whoever visits is in one of them,

@@ -132,6 +132,10 @@ class Shop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         QuietHours | None, Meta(description="when nobody is written to; left out: no such hours")] = None
     holdout: Annotated[Share, Meta(description="the share of people to whom nothing is said but `service`, "
                                    "so that the effect of everything together can be told")] = 0.0
+    late_after: Annotated[
+        Duration,
+        Meta(description="what happened longer ago than this when it arrives counts, but is no occasion: it starts no "
+             "campaign or workflow")] = "30m"
     funnel: Annotated[
         tuple[Stage, ...], Meta(max_length=20, description="the stages of your funnel, the first one first")] = ()
     rfm: Annotated[RfmCuts | None, Meta(description="recency, frequency, money; left out: nobody has a cell")] = None

@@ -218,12 +218,13 @@ def _take_back(walk: Walk) -> None:
 def _enter(person: Person, event: Happening, context: Context, effects: list[Effect]) -> None:
     """Begin the workflows whose occasion this is. Each begins at most once in one happening.
 
-    That the playbook has changed is an occasion for nothing: nobody did anything.
+    That the playbook has changed is an occasion for nothing: nobody did anything. Nor is what is late: the moves that
+    are left then are those of steps, which are taken now.
     """
     flows, begun = context.rules.workflows, set[str]()
     if isinstance(event, Due) and event.kind == "playbook":
         return
-    if not isinstance(event, (Due, Letter)):
+    if not isinstance(event, (Due, Letter)) and not context.late:
         for entry in flows.on_event.get(event.name, ()):
             _begin(person, event, context, effects, entry, begun)
     for move in context.moves:  # it grows while steps tag people

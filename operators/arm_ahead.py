@@ -32,6 +32,8 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
     """Decide which exit offer the browser should hold, and tell it when that changes."""
     rules, now = context.rules, context.now
     name = "" if isinstance(event, (Due, Letter)) else event.name
+    if context.late and name == "Exit Intent":  # whoever left then is back
+        name = ""
     effects: list[Effect] = []
     armed = had = person.armed.get(SLOT)
     excluded = ""

@@ -4,6 +4,9 @@
     exit intent                                                ->  Arm, Disarm, decided ahead (operators/arm_ahead.py)
 
 The timer `seconds:` is the next second of the visit at which a campaign may fire; it is looked at again when it fires.
+
+What is late is no occasion. On the site nothing is said because of what happened off it, or longer ago than a visit
+goes on by itself, whatever the shop calls late.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +21,7 @@ from state.audience import NEVER, Holding, audience_of, lost
 from state.context import Context, Due, Happening
 from state.person import Facts, Person
 from state.rules import CampaignRule
+from state.sessions import SESSION_FOR
 from state.view import known
 
 SECONDS_TIMER = "seconds:"
@@ -33,7 +37,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         return forget(person, context) if person.armed else ()
     facts = known(person)
     come: list[Iterator[CampaignRule]] = []
-    if not isinstance(event, (Due, Letter)) and event.name in rules.on_event:
+    if not isinstance(event, (Due, Letter)) and event.name in rules.on_event and not context.late:
         ranks = [rank for rank in rules.on_event[event.name].find(event, person, facts)
                  if rules.ranked[rank].matches(event)]
         if ranks:
@@ -42,6 +46,8 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
         finder = (rules.on_entered if move.entered else rules.on_left).get(move.segment)
         if finder is not None and (ranks := finder.find(person, facts)):
             come.append(_holding(ranks, person, facts, context))
+    if come and _elsewhere(event, context):
+        come = [_off_site(some) for some in come]
     effects: Sequence[Effect] = ()
     session = person.session
     if session is None:
@@ -63,6 +69,18 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     if come:
         propose(person, facts, come[0] if len(come) == 1 else merge(*come, key=_rank), context)
     return effects
+
+
+def _elsewhere(event: Happening, context: Context) -> bool:
+    """Whether this did not happen on the site just now."""
+    if isinstance(event, (Due, Letter)):
+        return False
+    seen = event.context.attimo if event.context is not None else None
+    return (seen is not None and seen.offline) or context.now - context.event_time >= SESSION_FOR
+
+
+def _off_site(rules: Iterator[CampaignRule]) -> Iterator[CampaignRule]:
+    return (rule for rule in rules if not rule.on_site)
 
 
 def _holding(ranks: Iterable[int], person: Person, facts: Facts, context: Context) -> Iterator[CampaignRule]:

@@ -6,6 +6,8 @@
 Only the segments are looked at that this happening can change. What becomes true or false by the mere passing of time
 does so at that very moment, by the timers `segment:<name>`, `untag:<name>` and `rfm:`. Whatever is due at one moment is
 looked at together when the first of these timers fires: nobody is seen between two stages.
+
+A late event moves people like any other, since where they belong now is true now; but its moves begin nothing.
 """
 
 from collections.abc import Sequence
@@ -95,7 +97,7 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
             effects += news
             if changed is not None:
                 changed += [f"segment:{move.segment}" for move in news]
-    if quiet:  # it is no occasion for anything
+    if quiet or context.late:  # it is no occasion for anything
         context.moves = []
     return effects
 

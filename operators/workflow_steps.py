@@ -5,7 +5,7 @@
     due      until when, at most, time alone leaves it so
 
 What happens at the moment when time is up still counts; what brought somebody to a step does not: an event that is
-waited for is one that comes after.
+waited for is one that comes after; one that comes late counts if it happened since.
 """
 
 from collections.abc import Callable
@@ -174,7 +174,7 @@ def over(walk: Walk, step: StepRule, came: bool = False) -> int | None:
     if step.kind == "coupon":
         return _coupon(walk, step)
     if (step.event and not came and not isinstance(event, (Due, Letter)) and event.name == step.event
-            and step.matches(event)):
+            and step.matches(event) and (not walk.context.late or walk.context.event_time >= run.since)):
         return step.then
     if step.when is not None and step.when.holds(person, known(person), now):
         return step.then

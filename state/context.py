@@ -54,7 +54,8 @@ class Context:
     """The circumstances of one happening, the same for every step.
 
     `now` is the shard's clock in ms: the log time of what was read, never the wall clock. `event_time` is when the
-    event happened at its source (never later than `now`). `origin` names the happening; `id(step)` gives the
+    event happened at its source (never later than `now`); `late` is true when that is longer ago than the shop's
+    `late_after`: what happened is folded, but begins nothing. `origin` names the happening; `id(step)` gives the
     next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true while
     recorded days are being read. `changed` are the needs of conditions that this happening may have changed
     (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
@@ -64,9 +65,9 @@ class Context:
     effects of what a step asked for on the way (a coupon, the letters of desks); they go out behind those of the steps.
     """
 
-    __slots__ = ("_counts", "changed", "event_time", "history", "letters", "model", "moves", "neighbour", "news",
-                 "now", "offset", "origin", "partition", "partitions", "proposals", "quintiles", "rules", "secret",
-                 "stream")
+    __slots__ = ("_counts", "changed", "event_time", "history", "late", "letters", "model", "moves", "neighbour",
+                 "news", "now", "offset", "origin", "partition", "partitions", "proposals", "quintiles", "rules",
+                 "secret", "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -74,6 +75,7 @@ class Context:
         self.model = model
         self.now = 0
         self.event_time = 0
+        self.late = False
         self.origin = ""
         self.stream = ""
         self.offset = 0
@@ -92,6 +94,7 @@ class Context:
     def begin(self, origin: str, now: int, event_time: int) -> None:
         """Turn to the next happening."""
         self.origin, self.now, self.event_time, self.changed = origin, now, event_time, None
+        self.late = now - event_time >= self.rules.late_after
         if self.moves:
             self.moves = []
         if self.proposals:

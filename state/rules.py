@@ -47,6 +47,7 @@ class Rules:
         self.short = self.hash[:12]
         self.shop = shop
         self.cooldown = parse(shop.limits.cooldown)
+        self.late_after = parse(shop.late_after)
         self.rfm = declared_cuts(shop)
         segments = segments_of(playbook)
         compiled = {segment.name: (segment, compile_condition(segment.when, shop)) for segment in segments}

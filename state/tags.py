@@ -5,7 +5,8 @@
 
 Membership also stands in `person.segments`, like any other. Where several things come together in one happening, what
 takes out comes before what puts in, and what puts in (anew) before the end of the stay. That everybody is looked at
-again because the playbook has changed (`Due("playbook")`) is no occasion.
+again because the playbook has changed (`Due("playbook")`) is no occasion. A late event puts nobody in, and takes out
+only who was in when it happened.
 
 `tag` and `untag` are for who acts after segments were matched, such as a workflow. Static segments that follow from the
 move do so at once; the rest of the playbook is asked again at the same instant (the timer `again:`).
@@ -71,6 +72,9 @@ def turn(person: Person, facts: Facts, rule: SegmentRule, event: Happening | Non
     what = event
     if isinstance(event, Due) and event.kind == PLAYBOOK:
         what, news = None, ()
+    late = context.late and event is not None
+    if late and inside and context.event_time < person.tags[name]:
+        what = None
     for one in static.leave:
         if one.comes(person, facts, what, news, now):
             if inside:
@@ -78,7 +82,7 @@ def turn(person: Person, facts: Facts, rule: SegmentRule, event: Happening | Non
                 held = one.why(person, facts, now)
             break
     else:
-        for one in static.enter:
+        for one in () if late else static.enter:
             if one.comes(person, facts, what, news, now):
                 held = one.why(person, facts, now)
                 moves = put_in(person, rule, context)

@@ -47,6 +47,25 @@ _DESKTOP: Final = frozenset(re.findall(r"\S+", """
     sa viewer fxios crios edgios gsa electron oculusbrowser playstation xbox hbbtv smarttv web0s large lang
 """))
 
+# Who loads the images of a mail for a person: providers' proxies (Google, Yahoo) and programs that are no browsers.
+_MAIL: Final = re.compile(
+    r"GoogleImageProxy|YahooMailProxy|Microsoft Office/|Microsoft Outlook|ms-office|MSOffice|^Outlook-(?:iOS|Android)|"
+    r" Thunderbird/| Postbox/")
+_PRIVATE: Final = "Mozilla/5.0"
+"""All that Apple's proxy says of itself."""
+
+
+def is_mail(user_agent: str) -> bool:
+    """Whether a user agent loads images for somebody who reads mail. Only for the GIF: elsewhere it may be anything.
+
+    >>> is_mail("Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)")
+    True
+    >>> is_mail("Mozilla/5.0 (compatible; Unheard/2.0)")
+    False
+    """
+    text = user_agent[:MAX_USER_AGENT].strip()
+    return text == _PRIVATE or _MAIL.search(text) is not None
+
 
 def is_program(text: str) -> bool:
     """Whether a user agent is a program's and not a person's browser.

@@ -22,7 +22,7 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from connectors import geo, identity_tokens, wire
+from connectors import bots, geo, identity_tokens, wire
 from connectors.answers import Header, Origins, Problem, answer, header, refuse
 from connectors.binding import Binder
 from connectors.group_commit import GroupCommit
@@ -177,7 +177,7 @@ class Collector:
             kind, item["event"] = "track", name
         try:
             wire.check_shape(item)
-            event = wire.canonical(item, kind, caller)
+            event = wire.canonical(item, kind, reading(caller))
         except wire.Refused as wrong:
             EDGE_REJECTS.labels(wrong.kind).inc()
             raise _problem(wrong) from wrong
@@ -298,6 +298,17 @@ def _analytics(event: wire.Canonical) -> bool | None:
     found = orjson.loads(event.value)
     answer = found["properties"].get("analytics") if found.get("event") == "Consent Updated" else None
     return answer if isinstance(answer, bool) else None
+
+
+def reading(caller: wire.Caller) -> wire.Caller:
+    """Who loads the GIF, as far as that tells of who reads: a mail program is no robot, a provider's place not theirs.
+
+    >>> reading(wire.Caller(5, address="203.0.113.9", user_agent="YahooMailProxy; https://help.yahoo.com")).address
+    ''
+    """
+    if bots.is_mail(caller.user_agent):
+        caller = caller._replace(address="", user_agent="")
+    return caller._replace(image=True)
 
 
 def _problem(wrong: wire.Refused) -> Problem:

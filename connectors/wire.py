@@ -69,7 +69,7 @@ class Refused(ValueError):
 class Caller(NamedTuple):
     """Who sends, as far as the connection tells. `trusted` means the secret server key.
 
-    `foreign` are the anonymous ids in this request that are another browser's.
+    `foreign` are the anonymous ids in this request that are another browser's; `image` means that the GIF was loaded.
     """
 
     received_at: int
@@ -79,6 +79,7 @@ class Caller(NamedTuple):
     user_agent: str = ""
     demo: bool = False
     foreign: frozenset[str] = frozenset()
+    image: bool = False
 
 
 class Canonical(NamedTuple):
@@ -376,7 +377,7 @@ def _seen(context: dict[str, Any], caller: Caller, claimed: str | None) -> dict[
     if device:
         found["device"] = device
     if bot:
-        found["bot"] = True
+        found.update({"bot": True, "image": True} if caller.image else {"bot": True})
     if claimed:
         found["claimedUserId"] = claimed
     return found

@@ -47,7 +47,8 @@ class CampaignContext(msgspec.Struct, frozen=True, rename="camel", gc=False):
 class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """What the collector found out about a call (`context.attimo`); producers on Kafka may send it too.
 
-    `claimed_user_id` is a `userId` that nobody vouched for: it merges nothing and unlocks nothing.
+    `claimed_user_id` is a `userId` that nobody vouched for: it merges nothing and unlocks nothing. `image` is a robot
+    that loaded the GIF: it says nothing about the person whose mail or page that is.
     """
 
     country: str | None = None
@@ -55,6 +56,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=F
     bot: bool = False
     claimed_user_id: str | None = None
     offline: bool = False
+    image: bool = False
 
 
 class Context(msgspec.Struct, frozen=True, rename="camel", gc=False):

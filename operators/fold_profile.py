@@ -7,7 +7,7 @@
 Everything is read before anything is changed, so an event that cannot be read leaves no trace. Event time decides what
 belongs together; what is late counts, but opens, prolongs and closes nothing in the past (`state/sessions.py`). Bots
 are remembered as bots: no visit, no outcome. A known customer does not become one because a program called in their
-name: that call alone is set aside.
+name: that call alone is set aside. Nor does who was sent a mail whose images a robot loads.
 """
 
 from collections.abc import Sequence
@@ -68,9 +68,10 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     about = event.context
     seen = about.attimo if about is not None else None
     if person.bot or (seen is not None and seen.bot):
-        if person.bot or event.name not in FEEDBACK:
+        image = seen is not None and seen.image
+        if person.bot or (event.name not in FEEDBACK and not image):
             return _bot(person, event, context.event_time)
-        if event.name in SCANNED:
+        if event.name in SCANNED or event.name not in FEEDBACK:
             return ()
     effects = _fold(person, event, context)
     if event.name in books.BOOKS or person.hopes or books.EVERY:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from connectors.bots import judge
+from connectors.bots import is_mail, judge
 from tests.support import data_path
 
 PEOPLE = [
@@ -35,6 +35,24 @@ def test_people(user_agent: str, device: str) -> None:
 @pytest.mark.parametrize("user_agent", BOTS)
 def test_programs(user_agent: str) -> None:
     assert judge(user_agent) == (True, "bot")
+
+
+MAIL = ["Mozilla/5.0", "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html",
+        "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+        "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.17928; Pro)",
+        "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; ms-office; MSOffice 16)",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Thunderbird/140.2.0"]
+
+
+@pytest.mark.parametrize("user_agent", MAIL)
+def test_mail_is_read_through_programs(user_agent: str) -> None:
+    assert is_mail(user_agent)
+    assert judge(user_agent)[0] or "MSIE" in user_agent, "elsewhere than in mail they are programs"
+
+
+@pytest.mark.parametrize("user_agent", [one for one in BOTS if one != "Mozilla/5.0"] + [one for one, _ in PEOPLE])
+def test_what_is_no_mail(user_agent: str) -> None:
+    assert not is_mail(user_agent)
 
 
 def test_on_crawlers_and_visitors() -> None:

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from connectors import wire
+from connectors.collector import reading
 from connectors.identity_tokens import user_hash
 from domain import reject
 from domain.event import decode
@@ -376,6 +377,25 @@ def test_the_gif(shared: House) -> None:
         answer = requests.get(f"{shared.url}/v1/pixel.gif", params=wrong, timeout=10)
         assert answer.status_code == status
         assert answer.json()["success"] is False
+
+
+@pytest.mark.parametrize(("agent", "seen"), [
+    ("Mozilla/5.0", {}),
+    ("Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)", {}),
+    ("python-requests/2.32", {"device": "bot", "bot": True, "image": True}), (CHROME, {"device": "desktop"})])
+def test_who_loads_the_gif(shared: House, agent: str, seen: dict[str, Any]) -> None:
+    for params in ({"event": "Message Opened"}, {}):
+        requests.get(f"{shared.url}/v1/pixel.gif", params={"writeKey": WRITE_KEY, "anonymousId": "reader", **params},
+                     headers={"User-Agent": agent}, timeout=10)
+        assert last(shared)["context"]["attimo"] == seen
+
+
+def test_the_country_of_a_mail_proxy_is_not_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.geo.country", lambda address: "US")
+    for agent, seen in (("Mozilla/5.0", {}), (CHROME, {"country": "US", "device": "desktop"})):
+        caller = reading(wire.Caller(1_760_000_000_000, address="203.0.113.9", user_agent=agent))
+        event = orjson.loads(wire.canonical({"anonymousId": "a"}, "page", caller).value)
+        assert event["context"]["attimo"] == seen
 
 
 def test_cross_origin(shared: House) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain.action import Content
 from domain.event import Context as About
-from domain.event import Event, Identify, Seen, Track
+from domain.event import Event, Identify, Page, Seen, Track
 from domain.message import Message
 from operators import fold_profile
 from operators.write_message import MAX_CONTEXT, bounded, write
@@ -289,6 +289,16 @@ def test_a_robot_that_reports_makes_no_robot_of_the_person() -> None:
     assert (ann.states, ann.person.bot, ann.person.facets) == (["sent"], False, {}), "a mail scanner is nobody"
     ann.told(Track(event="Message Delivered", properties={"message_id": message.id}, context=scanner))
     assert (ann.states, ann.person.bot) == (["delivered"], False)
+
+
+def test_a_robot_that_loads_an_image_makes_no_robot_of_the_person() -> None:
+    ann = Ann()
+    ann.person = Person("a:x")
+    for event in (Page(), Track(event="Opened In Mail")):
+        ann.told(msgspec.structs.replace(event, context=About(attimo=Seen(bot=True, image=True))))
+    assert (ann.person.bot, ann.person.facets, ann.person.session) == (False, {}, None)
+    ann.told(Page(context=About(attimo=Seen(bot=True))))
+    assert ann.person.bot
 
 
 # -- no ---------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,9 @@ EFFECTS = Counter("attimo_effects", "Effects handed to the outside, by kind (sen
 HOLDS = Counter("attimo_holds", "Decisions to stay silent, by reason.", ["reason"])
 REJECTS = Counter("attimo_rejects", "Records that were refused, by reason.", ["reason"])
 MISROUTED = Counter("attimo_misrouted", "Records found in the wrong partition, forwarded by letter.")
+MISROUTED_SHARE = Gauge("attimo_misrouted_share", "Which share (0 to 1) of the latest public records that was.")
+HANDLED = Counter("attimo_handled", "What else a shard did: forwarded records, recognised repeated ones, fired timers.",
+                  ["what"])
 STALE = Counter("attimo_stale", "Decisions held by the publisher because they were later than `not_after`.")
 LATENCY = Histogram("attimo_latency_seconds", "From the log time of a record to the Redis message it caused.",
                     buckets=BUCKETS)

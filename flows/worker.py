@@ -23,14 +23,14 @@ from domain.failpoint import failpoint
 from domain.model import Model
 from domain.record import Record
 from domain.settings import Settings
-from domain.streams import MODELS, SHARD_INPUT
+from domain.streams import MODELS, PUBLIC, SHARD_INPUT
 from flows.live_playbook import LivePlaybook
 from state import rfm
 from state.context import Step
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
-from state.tally import Tally
+from state.tally import Misrouted, Tally
 
 LIMIT = 1_000
 """Records read at a time."""
@@ -90,6 +90,7 @@ class Worker:
         self.model = pinned(settings) or self._last(PROPENSITY)
         self.quintiles = self._last(rfm.KIND)
         self.tally = Tally()
+        self.misrouted = Misrouted()
         self._touched: dict[int, None] = {}
         self._dues: dict[int, int] = {}
         self._sweeping: dict[int, None] = {}
@@ -232,14 +233,15 @@ class Worker:
     def _show(self) -> None:
         """Hand what was counted to the metrics."""
         events, kinds = self.tally.events, self.tally.kinds
-        misrouted = events.pop("misrouted", 0)
-        metrics.MISROUTED.inc(misrouted)
-        applied = events.total()
-        if misrouted * 100 > applied > 1_000:
-            logger.warning("more than one record in a hundred is in the wrong partition and is forwarded: set "
-                           "partitioner=murmur2_random in the producer", misrouted=misrouted, of=applied)
-        for name, n in events.items():
-            metrics.EVENTS.labels(name).inc(n)
+        wrong = events["misrouted"]
+        metrics.MISROUTED.inc(wrong)
+        if said := self.misrouted.add(wrong, sum(events[stream] for stream in PUBLIC)):
+            logger.warning(said)
+        metrics.MISROUTED_SHARE.set(self.misrouted.share)
+        for stream in SHARD_INPUT:
+            metrics.EVENTS.labels(stream).inc(events[stream])
+        for what in ("forwarded", "repeated", "timers"):
+            metrics.HANDLED.labels(what).inc(events[what])
         for (kind, reason), n in kinds.items():
             metrics.EFFECTS.labels(kind).inc(n)
             if kind == "hold":

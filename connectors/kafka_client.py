@@ -11,6 +11,9 @@ from confluent_kafka import KafkaException
 PREFIX: Final = "ATTIMO_KAFKA_"
 """ATTIMO_KAFKA_SASL_PASSWORD becomes librdkafka's sasl.password, and so on: secrets are read from the environment."""
 
+FRESH: Final = 2_000
+"""Milliseconds for which an administrator believes what it knows of the brokers."""
+
 LOG_TIME: Final = "attimo-log-time"
 """The header with the log time (decimal ms) of recorded history and of effects."""
 
@@ -72,6 +75,20 @@ def client_settings(bootstrap: str, environment: Mapping[str, str] = os.environ)
         "reconnect.backoff.max.ms": 2000,
         "logger": logging.getLogger("attimo.kafka"),
         **found,
+    }
+
+
+def admin_settings(bootstrap: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Those of a client that asks for the ends of topics: what it knows of leaders must not grow old, since with an old
+    one they cannot be asked for.
+
+    >>> admin_settings("b:9092", {})["metadata.max.age.ms"]
+    2000
+    """
+    return {
+        **client_settings(bootstrap, environment),
+        "metadata.max.age.ms": FRESH,
+        "topic.metadata.refresh.interval.ms": FRESH,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
-from connectors.kafka_client import client_settings, said
+from connectors.kafka_client import admin_settings, said
 from connectors.log import LogError
 from domain.settings import Settings
 from domain.streams import ALL, PUBLIC, partitions_of
@@ -38,7 +38,7 @@ def topic_of(shop: str, stream: str) -> str:
 
 def create_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing, check the others; the names of the new ones. LogError says what is wrong."""
-    admin = AdminClient(client_settings(settings.log.removeprefix("kafka://")))
+    admin = AdminClient(admin_settings(settings.log.removeprefix("kafka://")))
     there = check_topics(admin, settings.shop, settings.partitions, missing_is_wrong=False)
     wanted = [
         NewTopic(

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka_client import LOG_TIME, client_settings, given_time, said
+from connectors.kafka_client import LOG_TIME, admin_settings, client_settings, given_time, said
 from connectors.kafka_topics import PATIENCE, answer, check_topics, offsets, topic_of
 from connectors.kafka_topics import create_topics as create_topics
 from connectors.log import LogError, Place, partition_for
@@ -25,8 +25,6 @@ from domain.streams import ALL, PARTITIONS, PUBLIC, partitions_of
 
 GIVE_UP: Final = 30_000
 """Milliseconds after which an append that the brokers do not acknowledge has failed."""
-FRESH: Final = 2_000
-"""Milliseconds that knowledge of the brokers is believed."""
 
 
 def wall() -> int:
@@ -73,10 +71,7 @@ class KafkaLog:
         self._fatal: str | None = None
         self._lock = threading.Lock()
         self._looker: Consumer | None = None
-        # What it knows of leaders must not grow old: with an old one, the ends cannot be asked for.
-        self._admin = AdminClient({
-            **client_settings(bootstrap), "metadata.max.age.ms": FRESH, "topic.metadata.refresh.interval.ms": FRESH,
-        })
+        self._admin = AdminClient(admin_settings(bootstrap))
         check_topics(self._admin, shop, partitions)
         self._producer = Producer({
             **client_settings(bootstrap),

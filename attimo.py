@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from connectors.log import LogError
-from connectors.settings import came_from, load
+from connectors.settings import came_from, load, secret_of
 from domain.settings import LISTS, SECRET_FIELDS, Settings
 from state.store import StoreError
 
@@ -162,7 +162,7 @@ def ingest(settings: Settings, file: str, history: bool, receipts: bool) -> None
     from connectors.open_log import open_log
 
     with open_log(settings) as log:
-        done = ingest_file(log, file, history, receipts)
+        done = ingest_file(log, file, history, receipts, secret=secret_of(settings))
     click.echo(summary(done))
     if done.rejected:
         sys.exit(1)

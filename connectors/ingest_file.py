@@ -16,8 +16,11 @@ from connectors.receipts import read_receipts
 
 
 def ingest_file(log: Log, name: str, history: bool = False, receipts: bool = False,
-                console: Console | None = None) -> Ingested:
-    """Append what is in the file `name` ("-": standard input). ValueError when it cannot be read."""
+                console: Console | None = None, secret: str = "") -> Ingested:
+    """Append what is in the file `name` ("-": standard input). ValueError when it cannot be read.
+
+    `secret` is the shop's: addresses and cards on receipts are hashed with it.
+    """
     with ExitStack() as closing:
         if name == "-":
             file: IO[bytes] = sys.stdin.buffer
@@ -33,7 +36,7 @@ def ingest_file(log: Log, name: str, history: bool = False, receipts: bool = Fal
         advance = (lambda size: bar.advance(task, size)) if total else (lambda _: None)
         found: Iterable[bytes | Line] = lines(file, advance)
         if receipts:
-            found = read_receipts(lines(file, advance))
+            found = read_receipts(lines(file, advance), secret)
         count = (lambda _: None) if total else (lambda read: bar.update(task, completed=read))
         return ingest(log, found, history, progress=count)
 

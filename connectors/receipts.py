@@ -4,15 +4,18 @@
     1001,2026-05-02T10:15:00+02:00,ann,38.50,EUR,A-1,1,30.00
     1001,2026-05-02T10:15:00+02:00,ann,38.50,EUR,B-7,1,8.50
 
-The person is `user_id`, or `anonymous_id`, or else `email` or `card`: of those two only a hash goes into the log.
+The person is `user_id`, or `anonymous_id`, or else `email` or `card`: of those two only a hash goes into the log, keyed
+with the shop's secret, so that nobody can try addresses on it.
+
 Rows of one order stand together. An order with a row that cannot be read is left out as a whole, with line and column.
 
 >>> rows = [b"order_id,at,card,sku,price", b"7,2026-05-02,4711,A-1,9.50"]
->>> [json.loads(line.raw)["properties"]["total"] for line in read_receipts(rows)]
+>>> [json.loads(line.raw)["properties"]["total"] for line in read_receipts(rows, "the shop's secret")]
 [9.5]
 """
 
 import csv
+import hmac
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -52,12 +55,15 @@ class _Wrong(ValueError):
     """A cell that cannot be read; the message names its column."""
 
 
-def read_receipts(lines: Iterable[bytes]) -> Iterator[Line]:
-    """Each order as a line of JSON, or why it is left out. ValueError when the header is none."""
+def read_receipts(lines: Iterable[bytes], secret: str = "") -> Iterator[Line]:
+    """Each order as a line of JSON, or why it is left out. ValueError when the header is none, or needs a secret."""
     source = (line.decode("utf-8", "surrogateescape") for line in lines)
     head = next(source, "").removeprefix("\ufeff")
     delimiter = max(",;\t", key=head.count)
     columns = _columns(next(csv.reader([head], delimiter=delimiter), []))
+    if not secret and (named := sorted(columns.keys() & {"email", "card"})):
+        raise ValueError(f"line 1: column {' and '.join(named)}: of it a hash is kept, made with the shop's secret, "
+                         "and there is none: set ATTIMO_SECRET, the same as for the edge, or leave the column out")
     reader = csv.reader(source, delimiter=delimiter)
     order: list[tuple[int, Row]] = []
     seen: set[bytes] = set()
@@ -72,7 +78,7 @@ def read_receipts(lines: Iterable[bytes]) -> Iterator[Line]:
             continue
         row = {} if cells is None else {column: cells[at].strip() for column, at in columns.items() if at < len(cells)}
         if order and (cells is None or row.get("order_id") != order[0][1].get("order_id")):
-            yield _order(order, seen)
+            yield _order(order, seen, secret)
             order = []
         if cells is None:
             return
@@ -97,7 +103,7 @@ def _columns(header: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _order(rows: Sequence[tuple[int, Row]], seen: set[bytes]) -> Line:
+def _order(rows: Sequence[tuple[int, Row]], seen: set[bytes], secret: str) -> Line:
     """One order as a line of JSON."""
     number = rows[0][0]
     raw = repr([row for _, row in rows]).encode("utf-8", "replace")
@@ -113,7 +119,7 @@ def _order(rows: Sequence[tuple[int, Row]], seen: set[bytes]) -> Line:
             "type": "track",
             "event": "Order Completed",
             "messageId": f"receipt-{digest.hex()}",
-            **_person(first),
+            **_person(first, secret),
             "timestamp": _moment(first),
             "context": {"attimo": {"offline": True}},
         }
@@ -153,7 +159,7 @@ def _text(row: Row, column: str) -> str:
     return text
 
 
-def _person(row: Row) -> dict[str, str]:
+def _person(row: Row, secret: str) -> dict[str, str]:
     """Whose order it is."""
     if user := _text(row, "user_id"):
         return {"userId": user}
@@ -161,7 +167,8 @@ def _person(row: Row) -> dict[str, str]:
         return {"anonymousId": anonymous}
     for column in ("email", "card"):
         if found := _text(row, column).lower():
-            return {"anonymousId": f"{column}-{sha256(found.encode()).hexdigest()[:32]}"}
+            digest = hmac.digest(secret.encode(), f"{column} {found}".encode(), "sha256")
+            return {"anonymousId": f"{column}-{digest.hex()[:32]}"}
     raise _Wrong("column user_id: empty, and so are anonymous_id, email and card")
 
 

@@ -1,9 +1,11 @@
 """Files into the log: every line is accounted for, nothing stops the rest."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from connectors import ingest as module
 from connectors.ingest import Ingested, Line, Problem, ingest
 from connectors.log import Log, LogError
 from connectors.log_sqlite import SqliteLog
-from connectors.receipts import read_receipts
+from connectors.receipts import COLUMNS, read_receipts
 from domain import event, reject
 from domain.record import Outgoing, Record
 from domain.streams import ALL, PUBLIC, partitions_of
-from tests.support import data_path
+from tests.support import ROOT, data_path
 
 NOW = 1_750_000_000_000
 
@@ -217,7 +219,7 @@ def test_the_rows_of_an_order_become_one_event(log: SqliteLog) -> None:
         b"1,2024-05-02T10:15:00+02:00,ann,,38.50,eur,B-7,1,8.50\n",
         b"\n",
         b"2,2024-05-02,,Ann@Example.com,,,C-1,3,1.25\n",
-    ]))
+    ], "secret"))
     assert (done.accepted, done.rejected, dict(done.streams)) == (2, 0, {"purchases": 2})
     first, second = events(log)
     assert first["event"] == "Order Completed"
@@ -258,7 +260,7 @@ def test_a_bad_row_leaves_out_its_order_and_names_line_and_column(
     done = run(log, read_receipts([
         HEAD, b"9,2024-05-02,ann,,1,EUR,A,1,1\n", b"8,2024-05-02,ann,,1,EUR,A,1,1\n", row + b"\n",
         b"7,2024-05-02,ann,,1,EUR,A,1,1\n",
-    ]))
+    ], "secret"))
     assert [found["properties"]["order_id"] for found in events(log)] == ["9", "8", "7"]
     (problem,) = done.problems
     assert problem.line == 4
@@ -269,7 +271,7 @@ def test_one_bad_row_leaves_out_the_whole_order(log: SqliteLog) -> None:
     done = run(log, read_receipts([
         HEAD, b"1,2024-05-02,ann,,5,EUR,A,1,1\n", b"1,2024-05-02,ann,,5,EUR,B,1,x\n",
         b"2,2024-05-02,ann,,5,EUR,A,1,1\n",
-    ]))
+    ], "secret"))
     assert done.problems == [
         Problem(3, "column price: expected a number such as 12.50, not below 0, got 'x'")
     ]
@@ -278,17 +280,37 @@ def test_one_bad_row_leaves_out_the_whole_order(log: SqliteLog) -> None:
 
 def test_an_endless_order_is_refused(log: SqliteLog) -> None:
     rows = [HEAD, *[b"1,2024-05-02,ann,,5,EUR,A,1,1\n"] * 1500, b"2,2024-05-02,ann,,5,EUR,A,1,1\n"]
-    done = run(log, read_receipts(rows))
+    done = run(log, read_receipts(rows, "secret"))
     assert (done.accepted, done.rejected) == (1, 1)
     assert "more than 1000 rows" in done.problems[0].because
 
 
 def test_semicolons_and_decimal_commas(log: SqliteLog) -> None:
-    run(log, read_receipts([b"Order;Date;Card;Total\n", b"1;2024-05-02;4711;12,50\n"]))
+    run(log, read_receipts([b"Order;Date;Card;Total\n", b"1;2024-05-02;4711;12,50\n"], "secret"))
     (found,) = events(log)
     assert found["properties"]["total"] == 12.5
     assert found["anonymousId"].startswith("card-")
     assert "4711" not in found["anonymousId"]
+
+
+def test_who_is_known_by_an_address_or_a_card_is_hashed_with_the_shops_secret() -> None:
+    def whose(column: str, value: str, secret: str) -> str:
+        (found,) = read_receipts([f"order,date,total,{column}".encode(), f"1,2024-05-02,1,{value}".encode()], secret)
+        return str(json.loads(found.raw)["anonymousId"])
+
+    ann = whose("email", "Ann@example.org ", "a")
+    assert ann == whose("e_mail", "ann@example.org", "a")
+    others = [whose(*one) for one in (
+        ("email", "ann@example.org", "b"), ("card", "ann@example.org", "a"), ("email", "a@b.c", "a"))]
+    assert len({ann[-32:], sha256(b"ann@example.org").hexdigest()[:32], *(other[-32:] for other in others)}) == 5
+    with pytest.raises(ValueError, match=r"line 1: column card and email: .*there is none: set ATTIMO_SECRET"):
+        list(read_receipts([b"order,date,user_id,email,card"]))
+    assert list(read_receipts([b"order,date,user_id"])) == []
+
+
+def test_the_columns_of_receipts_stand_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text().partition("## Receipts of a till")[2]
+    assert set(re.findall(r"`([a-z_]+)`", page)) >= {name for names in COLUMNS.values() for name in names}
 
 
 @pytest.mark.parametrize("head", [b"", b"a,b,c", b"order_id,user_id", b"order_id,at,total"])

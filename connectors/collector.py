@@ -317,7 +317,7 @@ def _problem(wrong: wire.Refused) -> Problem:
 
 
 def _rejected(item: Any, wrong: wire.Refused, at: int) -> Outgoing:
-    raw = wire.evidence(item)
+    raw = reject.evidence(item)
     name = "http-" + hashlib.blake2b(f"{wrong}\0{raw}".encode(), digest_size=8).hexdigest()
     found = reject.Reject(
         id=name, stream="http", partition=0, offset=0, kind=wrong.kind, because=str(wrong)[:512], raw=raw, at=at,

@@ -159,7 +159,7 @@ class _Into:
         kept = Reject(
             id=f"ingest:{number}:{blake2b(raw, digest_size=8).hexdigest()}", stream="ingest", partition=0,
             offset=number, kind=kind, because=f"line {number}: {because}",
-            raw=raw[:512].decode("utf-8", "replace"), at=moment,
+            raw=rejects.beginning(raw), at=moment,
         )
         self._rejects.append(Outgoing(REJECTS, None, rejects.encode(kept), None, moment))
         if len(self._rejects) >= BATCH:

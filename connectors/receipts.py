@@ -44,6 +44,8 @@ COLUMNS: Final = {
 }
 """What is read, and the names of the column it may be in."""
 
+SECRET: Final = frozenset({"email", "card"})
+"""Columns of which nothing is written as it stands."""
 MOST_ROWS: Final = 1_000
 """Rows of one order."""
 LARGEST: Final = Decimal(10) ** 12
@@ -61,7 +63,7 @@ def read_receipts(lines: Iterable[bytes], secret: str = "") -> Iterator[Line]:
     head = next(source, "").removeprefix("\ufeff")
     delimiter = max(",;\t", key=head.count)
     columns = _columns(next(csv.reader([head], delimiter=delimiter), []))
-    if not secret and (named := sorted(columns.keys() & {"email", "card"})):
+    if not secret and (named := sorted(columns.keys() & SECRET)):
         raise ValueError(f"line 1: column {' and '.join(named)}: of it a hash is kept, made with the shop's secret, "
                          "and there is none: set ATTIMO_SECRET, the same as for the edge, or leave the column out")
     reader = csv.reader(source, delimiter=delimiter)
@@ -106,7 +108,8 @@ def _columns(header: Sequence[str]) -> dict[str, int]:
 def _order(rows: Sequence[tuple[int, Row]], seen: set[bytes], secret: str) -> Line:
     """One order as a line of JSON."""
     number = rows[0][0]
-    raw = repr([row for _, row in rows]).encode("utf-8", "replace")
+    raw = repr([{name: cell for name, cell in row.items() if name not in SECRET} for _, row in rows]).encode(
+        "utf-8", "replace")
     try:
         first = rows[0][1]
         if not (order_id := _text(first, "order_id")):

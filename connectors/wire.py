@@ -230,20 +230,6 @@ def basic(authorization: str) -> str:
         return ""
 
 
-def evidence(item: Any) -> str:
-    """How a refused item began, for `rejects`: without keys, addresses, hashes, or what names a person."""
-    if isinstance(item, dict):
-        hidden = {"writeKey", "traits", "_metadata", "integrations"}
-        item = {name: value for name, value in item.items() if name not in hidden}
-        if isinstance(item.get("context"), dict):
-            hidden = {"ip", "user_hash", "userHash", "traits"}
-            item["context"] = {name: value for name, value in item["context"].items() if name not in hidden}
-    try:
-        return orjson.dumps(item).decode()[:512]
-    except TypeError:
-        return ""
-
-
 def _id(item: dict[str, Any], field: str) -> str | None:
     value = item.get(field)
     if value is None:

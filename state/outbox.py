@@ -11,7 +11,7 @@ import msgspec
 from domain.effect import Effect, Row, stream_of
 from domain.letter import Letter
 from domain.record import Record
-from domain.reject import Reject
+from domain.reject import Reject, beginning
 from state.person import routing_key
 
 _encode = msgspec.json.Encoder().encode
@@ -27,10 +27,10 @@ def key_of(effect: Effect) -> bytes:
 
 
 def rejected(record: Record, kind: str, because: str, at: int) -> Reject:
-    """A record that cannot be used, with the beginning of what it says."""
-    raw = record.value[:512].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    """A record that cannot be used, with the beginning of what it says, but for what names a person."""
     return Reject(id=f"{record.stream}-{record.partition}-{record.offset}-reject-0", stream=record.stream,
-                  partition=record.partition, offset=record.offset, kind=kind, because=because[:512], raw=raw, at=at)
+                  partition=record.partition, offset=record.offset, kind=kind, because=because[:512],
+                  raw=beginning(record.value), at=at)
 
 
 def rejected_timer(name: str, origin: str, partition: int, at: int) -> Reject:

@@ -168,6 +168,29 @@ def test_a_record_in_the_wrong_partition_is_forwarded_in_order(tmp_path: Path) -
     assert [who for who, _, _ in tally.seen] == [f"a:{stranger}"] * 3
 
 
+@pytest.mark.parametrize("value", [
+    b'{"type":"identify","userId":[1],"traits":{"email":"ann@example.org"}}',
+    b'{"type":"track","event":7,"context":{"locale":"en","traits":{"phone":"ann@example.org"},"ip":"ann@example.org"}}',
+    b'{"type":"identify","traits":{"email":"ann@example.org"}',
+])
+def test_a_reject_names_nobody(tmp_path: Path, value: bytes) -> None:
+    """What is refused is kept for a month, where no key can be erased to forget it."""
+    rows = Bench(tmp_path, [Tally()], HERE).apply(Record("people", HERE, 1, 1_000, b"ann", value))
+    reject = rejects.decode(rows[0].body)
+    assert reject.raw.startswith('{"type":')
+    assert b"ann@" not in rows[0].body
+
+
+def test_a_letter_that_is_refused_tells_nothing_of_whom_it_is_about(tmp_path: Path) -> None:
+    def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        raise Unreadable("body", "says nonsense")
+
+    letter = letters.encode(Letter(kind="handover", sender="a:x", to="a:ann", seq=3, body={"email": "ann@example.org"}))
+    rows = Bench(tmp_path, [step], HERE).apply(Record(LETTERS, HERE, 1, 1_000, b"ann", letter))
+    assert rejects.decode(rows[0].body).because == "body: says nonsense"
+    assert b"ann@" not in rows[0].body
+
+
 def test_a_letter_that_comes_twice_is_read_once(tmp_path: Path) -> None:
     tally = Tally()
     bench = Bench(tmp_path, [tally], HERE)

@@ -354,7 +354,7 @@ def test_the_same_call_makes_the_same_bytes() -> None:
 
 
 def test_rejects_keep_no_secret_and_no_name() -> None:
-    raw = wire.evidence({"writeKey": "k", "traits": {"email": "a@b.example"}, "event": 7,
+    raw = reject.evidence({"writeKey": "k", "traits": {"email": "a@b.example"}, "event": 7,
                          "context": {"ip": "1.2.3.4", "user_hash": "h", "traits": {"phone": "1"}, "locale": "en"}})
     assert orjson.loads(raw) == {"event": 7, "context": {"locale": "en"}}
 

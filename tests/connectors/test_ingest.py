@@ -267,6 +267,14 @@ def test_a_bad_row_leaves_out_its_order_and_names_line_and_column(
     assert because in problem.because
 
 
+def test_what_is_refused_is_kept_without_what_names_a_person(log: SqliteLog) -> None:
+    run(log, [line(type="identify", event=None, traits={"email": "ann@example.org"}, anonymousId=None)])
+    run(log, read_receipts([HEAD, b"1,2024-05-02,,ann@example.org,x,EUR,A,1,1\n"], "secret"))
+    kept = [reject.decode(record.value) for record in records(log) if record.stream == "rejects"]
+    assert [one.kind for one in kept] == ["no_person", "unreadable"]
+    assert all(one.raw and "ann@" not in one.raw for one in kept)
+
+
 def test_one_bad_row_leaves_out_the_whole_order(log: SqliteLog) -> None:
     done = run(log, read_receipts([
         HEAD, b"1,2024-05-02,ann,,5,EUR,A,1,1\n", b"1,2024-05-02,ann,,5,EUR,B,1,x\n",

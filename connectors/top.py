@@ -1,4 +1,5 @@
-"""`attimo top`: what is happening, in a terminal. Rates and latency from the metrics, decisions from the log.
+"""`attimo top`: what is happening, in a terminal. Rates and latency from the metrics, decisions, events and
+rejects from the log.
 
 It only reads, so it may run beside anything. A process that does not answer is shown as such.
 """
@@ -9,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors import metrics, mistakes_file
+from connectors.live_feed import line
 from connectors.log import Log, Reader
 from connectors.mistakes_file import Look
 from connectors.wall_clock import on_the_wall
@@ -26,10 +30,12 @@ from domain import message as messages
 from domain.action import Action, CouponNews, Move, Progress, subject
 from domain.message import Message
 from domain.settings import Settings
-from domain.streams import ACTIONS, MESSAGES
+from domain.streams import ACTIONS, MESSAGES, PUBLIC, REJECTS
 
 LINES = 15
 """Decisions shown."""
+EVENTS = 5
+"""Events and rejects shown."""
 WIDTH = 160
 """Columns where there is no terminal."""
 LEAST = {"at": 8, "person": 8, "what": 6, "about": 16}
@@ -111,6 +117,21 @@ class Tail:
         self.newest.extend(action for action in found if action.id not in seen)
 
 
+class News:
+    """The newest events, and what was refused, in the words of the page `/live`."""
+
+    def __init__(self, log: Log) -> None:
+        places = [(stream, partition) for stream in (*PUBLIC, REJECTS) for partition in range(log.partitions)]
+        ends = log.ends(places)
+        self._reader: Reader = log.reader(places, {place: max(-1, end - EVENTS) for place, end in ends.items()})
+        self.newest: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+
+    def look(self) -> None:
+        """Read on, to the end of the log."""
+        while records := self._reader.poll(1000, 0.0):
+            self.newest.extend(sorted(filter(None, map(line, records)), key=itemgetter("at")))
+
+
 def _read(stream: str, value: bytes) -> Action | Message:
     return messages.decode(value) if stream == MESSAGES else actions.decode(value)
 
@@ -158,6 +179,7 @@ class Top:
         self._ports = {name: metrics.port_of(settings, name) for name in metrics.PROCESSES}
         self._tail = Tail(log)
         self._mistakes = Look(mistakes_file.path_of(settings.data))
+        self._news = News(log)
         self._clock = clock
         self._now: dict[str, Samples | None] = {}
         self._before: dict[str, Samples | None] = {}
@@ -171,12 +193,14 @@ class Top:
         self._seconds, self._at = now - self._at, now
         self._tail.look()
         self._mistakes.again()
+        self._news.look()
 
     def picture(self) -> RenderableType:
         """What the last look saw."""
-        wrong = [Text(line, "red") for line in self._mistakes.now.lines(on_the_wall)] if self._mistakes.now else []
+        wrong = [Text(said, "red") for said in self._mistakes.now.lines(on_the_wall)] if self._mistakes.now else []
         return Group(*wrong, *([Text()] if wrong else []), self._processes(), Text(), self._streams(), Text(),
-                     self._latency(), self._messages(), self._model(), Text(), self._decisions())
+                     self._latency(), self._messages(), self._model(), Text(), self._events(), Text(),
+                     self._decisions())
 
     def _rate(self, process: str, key: tuple[str, str]) -> float | None:
         now, before = self._now.get(process), self._before.get(process)
@@ -225,6 +249,17 @@ class Top:
                  ("version", "examples", "positives", "roc_auc", "log_loss", "base_log_loss")}
         return Text("model {version:.0f}: {examples:.0f} examples, {positives:.0f} with an order, "
                     "ROC AUC {roc_auc:.3f}, log loss {log_loss:.4f} (base rate {base_log_loss:.4f})".format(**value))
+
+    def _events(self) -> Table:
+        table = plain("at", "person", "what", "about", "stream")
+        today = datetime.now().astimezone().date()
+        for one in self._news.newest:
+            refused = one["kind"] == "reject"
+            table.add_row(on_the_wall(one["at"], today), one["who"], Text(one["what"], "red" if refused else ""),
+                          Text(one["because" if refused else "detail"]), one["stream"])
+        if not self._news.newest:
+            table.add_row("", "", Text("no event yet", "dim"), "", "")
+        return table
 
     def _decisions(self) -> Table:
         table = plain("at", "person", "what", "about", "because")

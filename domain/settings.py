@@ -32,7 +32,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust_proxy: bool = False
     metrics_port: int = 9400
     hot_persons: int = 50_000
-    store_files: int = 1
     pinned_model: str = ""
     rate_per_key: int = 5_000
     channels: tuple[str, ...] = ("file",)

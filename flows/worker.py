@@ -88,6 +88,8 @@ class Worker:
         self.secret = secret_of(settings).encode()
         self.playbook = LivePlaybook(settings, self.log, self.store, self.secret)
         self.model = pinned(settings) or self._last(PROPENSITY)
+        if self.model is not None:
+            metrics.learned(self.model)
         self.quintiles = self._last(rfm.KIND)
         self.tally = Tally()
         self.misrouted = Misrouted()
@@ -226,7 +228,7 @@ class Worker:
         metrics.OUTBOX.set(self.publisher.pending())
         for stream, records in reader.lag().items():
             metrics.LAG.labels(stream).set(records)
-        if self.model is not None:
+        if self.model is not None and self.model.at:  # a file need not say when it was learned
             metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
         self._show()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from domain.action import Disarm
+from domain.action import Because, Disarm
 from domain.effect import Effect
 from domain.event import Alias, text_id
 from domain.letter import Letter
@@ -23,6 +23,7 @@ from state.warmth import warm
 
 MAX_LINKS = 50
 NAME = "resolve_identity"
+JOINED = "they logged in"
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
@@ -66,7 +67,8 @@ def _read(person: Person, letter: Letter, context: Context) -> Sequence[Effect]:
         # What the browser holds ready was decided for somebody we did not know; the known person decides anew.
         effects: list[Effect] = [
             Disarm(id=context.id(NAME), at=context.now, person=person.id, anonymous_id=armed.anonymous_id,
-                   campaign=armed.campaign)
+                   campaign=armed.campaign, because=Because(
+                       trigger="letter", reason=JOINED, playbook=context.rules.short))
             for armed in person.armed.values()
         ]
         body = hand_over(person)

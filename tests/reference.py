@@ -53,7 +53,6 @@ MEANING = {
     "trust_proxy": "Whether `X-Forwarded-For` is believed (only behind a proxy that sets it).",
     "metrics_port": "First port of the metrics, on loopback; 0 for none.",
     "hot_persons": "Persons kept in memory; the others are on disk.",
-    "store_files": "Files the store is spread over; up to one for each onsite worker.",
     "pinned_model": "File of a model that scores instead of the one being learned, for runs that must repeat.",
     "rate_per_key": "Events a second that the collector takes for one write key.",
     "channels": "Who sends what off the site: `file` (all of it, into `data/outbox/`), `email:elsewhere` (a worker of "

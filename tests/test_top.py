@@ -9,8 +9,8 @@ from rich.console import Console
 
 from connectors import metrics
 from connectors.open_log import open_log
-from connectors.top import BACK, LINES, Tail, percentile, read, top
-from domain import action
+from connectors.top import BACK, EVENTS, LINES, Tail, percentile, read, top
+from domain import action, reject
 from domain import message as messages
 from domain.message import Message
 from domain.model import Model, Quality
@@ -40,7 +40,11 @@ def test_it_shows_the_metrics_and_the_newest_decisions(tmp_path: Path) -> None:
     metrics.learned(Model("propensity", 3, "h", {}, quality=Quality(examples=40, positives=4, roc_auc=0.75)))
     with open_log(settings) as log:
         log.append([hold(n) for n in range(LINES + 5)])
-        log.append([Outgoing("actions", b"x", b"not an action")])
+        log.append([Outgoing("actions", b"x", b"not an action"), Outgoing("clicks", b"x", b"no event")])
+        page = b'{"type":"page","anonymousId":"secret-id","properties":{"path":"/cups"}}'
+        log.append([Outgoing("clicks", b"secret-id", page)] * (EVENTS - 1))
+        refused = reject.Reject("r", "carts", 1, 2, "unreadable", "properties.price: should be a number")
+        log.append([Outgoing("rejects", b"r", reject.encode(refused))])
     served = metrics.serve(metrics.port_of(settings, "onsite"))
     assert served
     try:
@@ -56,6 +60,9 @@ def test_it_shows_the_metrics_and_the_newest_decisions(tmp_path: Path) -> None:
     assert re.search(r"to Redis: p50 \d", shown)
     assert f"a:{LINES + 4} " in shown
     assert shown.count("limit; exit_intent") == LINES
+    assert shown.count("Page Viewed") == shown.count("/cups") == EVENTS - 1
+    assert re.search(r"unreadable +properties.price: should be a number +carts", shown)
+    assert "secret-id" not in shown
     metrics.MODEL_VERSION.set(0)
 
 

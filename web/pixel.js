@@ -327,6 +327,15 @@
       const byHand = timeStamp - touched < 1500 && view.deepest > innerHeight / 2;
       if (byHand && far > 100 && speed >= 1.5) exitIntent("scroll_up");
     });
+    if (+config.exitIdle) {
+      let resting = 0;
+      const rest = () => {
+        clearTimeout(resting);
+        if (!document.hidden) resting = setTimeout(guard(() => exitIntent("idle")), Math.max(config.exitIdle, config.exitDwell));
+      };
+      for (const name of ["pointerdown", "pointermove", "touchmove", "scroll", "keydown", "visibilitychange"]) listen(document, name, rest);
+      rest();
+    }
     if (config.exitBack !== "true") return;
     listen(window, "pointerdown", () => { if (!trapped) history.pushState({ attimo: (trapped = true) }, ""); });
     listen(window, "popstate", () => { if (trapped && !(trapped = false) && !exitIntent("back")) history.back(); });

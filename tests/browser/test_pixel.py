@@ -576,6 +576,21 @@ def test_the_events_of_a_real_touch_are_heard(visitor: Visitor, shop: ShopServer
     until(page, lambda: page.evaluate("window.exits") == ["scroll_up"])
 
 
+@pytest.mark.parametrize(("tags", "exits"), [("", []), ('data-exit-idle="60000"', ["idle"])])
+def test_who_does_nothing_leaves_if_the_shop_says_so(
+    page: Page, shop: ShopServer, tags: str, exits: list[str]
+) -> None:
+    page.clock.install()
+    page.goto(shop.page(tags=tags))
+    page.evaluate(WATCH)
+    page.clock.run_for(59_000)
+    page.mouse.move(300, 300)
+    page.clock.run_for(59_000)
+    assert page.evaluate("window.exits") == []
+    page.clock.run_for(2_000)
+    assert page.evaluate("window.exits") == exits
+
+
 @pytest.mark.parametrize(("tags", "exits", "stays"), [("", [], False), ('data-exit-back="true"', ["back"], True)])
 def test_the_back_button_goes_back_unless_the_shop_asks(
     page: Page, shop: ShopServer, until: Until, tags: str, exits: list[str], stays: bool

@@ -7,12 +7,16 @@ from typing import Any, cast
 import pytest
 
 from domain import outcome as outcomes
+from domain.action import Disarm
+from domain.letter import Letter
 from domain.outcome import Outcome
+from domain.playbook import Playbook
 from domain.record import Record
 from domain.streams import OUTCOMES
 from operators import fold_profile, resolve_identity, score
-from state.context import Step
-from state.person import Person
+from state.context import Context, Step
+from state.person import Armed, Person
+from state.rules import compile_rules
 from state.view import known
 from tests.shards import record, shop
 from tests.town import Town
@@ -58,6 +62,15 @@ def test_view_cart_login_order_is_one_person_and_one_positive_outcome(tmp_path: 
     browser = town.person("a:x1")
     assert browser is not None
     assert (browser.alias_of, browser.facets, browser.session) == ("u:ann", {}, None)
+
+
+def test_what_the_browser_held_ready_is_taken_back_with_the_reason() -> None:
+    browser = Person(id="a:x1", armed={"exit_intent": Armed("offer", "id", "key", 9_000, "x1")})
+    context = Context(0, compile_rules(Playbook()))
+    claim = Letter(kind="claim", sender="u:ann", to="a:x1", seq=1)
+    (disarm,) = [one for one in resolve_identity.step(browser, claim, context) if isinstance(one, Disarm)]
+    assert (disarm.because.trigger, disarm.because.reason) == ("letter", "they logged in")
+    assert disarm.because.playbook == context.rules.short
 
 
 def test_what_the_browser_does_later_without_the_user_id_is_forwarded(tmp_path: Path) -> None:

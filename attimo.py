@@ -119,7 +119,9 @@ def run(settings: Settings, process: str, worker: str) -> None:
     share = share_of(worker)
     if process == "edge":
         from connectors.edge import serve
+        from flows.retention import Retention
 
+        Retention(settings).start()
         serve(settings)
         return
     from flows.stopping import on_signals

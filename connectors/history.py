@@ -25,7 +25,7 @@ _SELECT: Final = "SELECT stream, partition, id, time, key, value FROM records WH
 def recorded(settings: Settings, streams: Sequence[str], end: int) -> Iterator[Record]:
     """The records of these streams with a log time before `end` (ms); markers of history are left out.
 
-    LogError when the log cannot be read. Letters and decisions of the SQLite log have gone after their retention.
+    LogError when the log cannot be read. What is older than its retention has left the log.
     """
     read = _kafka if settings.log.startswith(KAFKA) else _sqlite
     for record in read(settings, streams, end):

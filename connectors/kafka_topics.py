@@ -14,8 +14,6 @@ from domain.settings import Settings
 from domain.streams import ALL, PUBLIC, partitions_of
 
 DAY: Final = 86_400_000
-RETENTION: Final = {True: 400 * DAY, False: 30 * DAY}
-"""Milliseconds that a topic keeps its records: public streams, internal ones."""
 PATIENCE: Final = 15.0
 ONE_TRY: Final = 5.0
 """Seconds to wait for the cluster's answer."""
@@ -36,6 +34,16 @@ def topic_of(shop: str, stream: str) -> str:
     return f"{shop}.{stream}"
 
 
+def kept_for(settings: Settings, stream: str) -> str:
+    """How long (ms) a topic keeps its records, as a topic's configuration says it: -1 for ever.
+
+    >>> kept_for(Settings(), "clicks"), kept_for(Settings(retention_internal_days=0), "letters")
+    ('34560000000', '-1')
+    """
+    days = settings.retention_days if stream in PUBLIC else settings.retention_internal_days
+    return str(days * DAY if days else -1)
+
+
 def create_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing, check the others; the names of the new ones. LogError says what is wrong."""
     admin = AdminClient(admin_settings(settings.log.removeprefix("kafka://")))
@@ -45,7 +53,7 @@ def create_topics(settings: Settings) -> list[str]:
             topic_of(settings.shop, stream),
             num_partitions=partitions_of(stream, settings.partitions),
             replication_factor=-1,
-            config={"message.timestamp.type": "LogAppendTime", "retention.ms": str(RETENTION[stream in PUBLIC])},
+            config={"message.timestamp.type": "LogAppendTime", "retention.ms": kept_for(settings, stream)},
         )
         for stream in ALL
         if topic_of(settings.shop, stream) not in there

@@ -9,9 +9,10 @@ ValueError: attimo.toml: Object contains unknown field `prot`
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origins: tuple[str, ...] = ()
     trust_proxy: bool = False
     metrics_port: int = 9400
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 400
+    retention_internal_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
     hot_persons: int = 50_000
     pinned_model: str = ""
     rate_per_key: int = 5_000

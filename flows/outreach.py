@@ -272,6 +272,7 @@ class Outreach:
         if moment - self._tidied_at > TIDY:
             self._tidied_at = moment
             self.store.forget(self.wall())
+            self.store.show()
 
     def close(self) -> None:
         """Let go of channels, store and log."""

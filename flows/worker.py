@@ -46,6 +46,9 @@ BUSY = 10
 """Reads after which a new playbook warms up a little, however busy the worker is."""
 ELSEWHERE = 250
 """How often (ms) a shard that lives in another process is offered a tick."""
+MINUTE = 60.0
+"""Seconds between two looks at turns that are old."""
+DAY = 86_400_000
 PROPENSITY = "propensity"
 """The kind of model that says how likely a visit ends in an order; the other one is that of the fifths."""
 
@@ -97,7 +100,7 @@ class Worker:
         self._dues: dict[int, int] = {}
         self._sweeping: dict[int, None] = {}
         self._quiet = self._reads = 0
-        self._round_at = 0.0
+        self._round_at = self._turns_at = 0.0
         self._elsewhere_at = 0
         self._let_go = False
 
@@ -225,12 +228,20 @@ class Worker:
         if self._quiet and (sent := self.publisher.acknowledged()):
             self.store.commit(Batch(), sent)
         self.store.tidy(idle=self._quiet > 0)
+        if self._quiet and self.settings.retention_days and time.monotonic() >= self._turns_at:
+            self._forget_turns()
         metrics.OUTBOX.set(self.publisher.pending())
         for stream, records in reader.lag().items():
             metrics.LAG.labels(stream).set(records)
         if self.model is not None and self.model.at:  # a file need not say when it was learned
             metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
         self._show()
+
+    def _forget_turns(self) -> None:
+        """Turns go with the records that they tell of: some now, and the next look comes soon where more may go."""
+        newest = max((shard.head.clock for shard in self.shards.values()), default=0)
+        more = self.store.forget_turns(newest - self.settings.retention_days * DAY)
+        self._turns_at = time.monotonic() + (0 if more else MINUTE)
 
     def _show(self) -> None:
         """Hand what was counted to the metrics."""

@@ -21,6 +21,8 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 KEPT = 48 * 3_600_000
 """Milliseconds after a message's end for which its id is remembered."""
 
@@ -34,6 +36,7 @@ class OutreachStore:
 
     def __init__(self, path: Path, sync: str = "normal", patience: float = 5.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._db = sqlite3.connect(path, isolation_level=None, timeout=patience)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -74,6 +77,26 @@ class OutreachStore:
         """Forget the ids of messages whose end is long past."""
         self._db.execute("DELETE FROM done WHERE until < ?", (now - KEPT,))
 
+    def show(self) -> None:
+        """Write down beside the file how far it was read: the file itself is locked. A crash in between does no harm,
+        since what it says then was passed already.
+        """
+        beside = _beside(self._path)
+        beside.with_suffix(".new").write_bytes(msgspec.json.encode(self.positions))
+        beside.with_suffix(".new").replace(beside)
+
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def shown(path: Path) -> dict[int, int]:
+    """How far the messages were read at least, for whoever is not outreach; nothing while it was not said."""
+    try:
+        return msgspec.json.decode(_beside(path).read_bytes(), type=dict[int, int])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".read.json")

@@ -176,6 +176,18 @@ class SqliteStore:
         found = self._db.execute("SELECT turns FROM turns ORDER BY seq")
         return [turn for (packed,) in found for turn in msgspec.msgpack.decode(packed, type=list[Turn])]
 
+    def forget_turns(self, before: int, limit: int = 100) -> bool:
+        """Forget the oldest turns, of up to `limit` commits, that ended before this (ms); whether there may be more."""
+        found = self._db.execute("SELECT seq, turns FROM turns ORDER BY seq LIMIT ?", (limit,)).fetchall()
+        last = 0
+        for seq, packed in found:
+            if any(turn.clock_after >= before for turn in msgspec.msgpack.decode(packed, type=list[Turn])):
+                break
+            last = seq
+        if last:
+            self._db.execute("DELETE FROM turns WHERE seq <= ?", (last,))
+        return last != 0 and last == found[-1][0] and len(found) == limit
+
     def keep(self, kind: str, hash: str, content: bytes) -> None:
         self._db.execute("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", (kind, hash, content))
 

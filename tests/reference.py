@@ -53,6 +53,10 @@ MEANING = {
     "trust_proxy": "Whether `X-Forwarded-For` is believed (only behind a proxy that sets it).",
     "metrics_port": "First port of the metrics, on loopback; 0 for none.",
     "hot_persons": "Persons kept in memory; the others are on disk.",
+    "retention_days": "Days for which the log keeps what the shop's side wrote (`clicks`, `carts`, `purchases`, "
+                      "`people`), and the store the turns of shards; 0: for ever.",
+    "retention_internal_days": "Days for which the log keeps letters, decisions, messages, outcomes and rejects; "
+                               "0: for ever.",
     "pinned_model": "File of a model that scores instead of the one being learned, for runs that must repeat.",
     "rate_per_key": "Events a second that the collector takes for one write key.",
     "channels": "Who sends what off the site: `file` (all of it, into `data/outbox/`), `email:elsewhere` (a worker of "

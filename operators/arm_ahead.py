@@ -17,7 +17,7 @@ from state.decisions import because, remember
 from state.experiments import NOBODY, Side, side_of
 from state.limits import Proposal, blocked, cooled_at
 from state.person import Armed, Facts, Person, Session
-from state.rules import CampaignRule
+from state.rules import SERVICE, CampaignRule
 
 NAME = "choose_actions"
 SLOT = "exit_intent"
@@ -47,9 +47,10 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
     change = NEVER
     best: Proposal | None = None
     winner: CampaignRule | None = None
+    full = False
     for rule in audience.exits.each(person, facts, now) if session.anonymous_id else ():
         # by rank: the first that may be shown wins
-        if rule.name == excluded:
+        if rule.name == excluded or (full and rule.purpose != SERVICE):
             continue
         reason, detail = blocked(person, facts, rule, rules, now)
         side = side_of(person, rule, rules) if not reason else NOBODY
@@ -65,7 +66,9 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
         best = best or Proposal(rule, reason, detail)
         if reason == "cooldown":
             change = min(change, cooled_at(person, rules))
-        elif reason == "shop_limit":  # that goes for all of them
+        elif reason == "shop_limit":  # that goes for all of them, but not for what people asked for themselves
+            full = True
+        if full and rule.rank >= rules.last_exempt_exit:
             break
     change = min(change, audience.exits.until())
     if winner is not None:

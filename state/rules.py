@@ -77,6 +77,9 @@ class Rules:
         watched = [one for one in campaigns if one.kind in WATCHED]
         self.exits = _finder(one for one in watched if one.kind == "exit_intent")
         self.seconds = _finder(one for one in watched if one.kind == "seconds_on_site")
+        self.last_exempt_exit = max((one.rank for one in watched if one.kind == "exit_intent"
+                                     and one.purpose == SERVICE), default=-1)
+        """The rank of the last exit offer that the shop's limits do not hold back."""
         self.watched = Watched((one.rank, one.needs, one.ways) for one in watched)
         """Those whose audience is followed between their occasions, by what can change it."""
         self.disarming = frozenset(event for one in campaigns for event in one.disarm_on)

@@ -241,6 +241,19 @@ def test_an_exit_with_nothing_armed_says_why_once() -> None:
     assert visitor.does(3, "Exit Intent") == []
 
 
+def test_what_they_asked_for_is_armed_when_the_shops_limit_holds_back_the_rest() -> None:
+    last: dict[str, Any] = {"priority": -1, "when": {"session": {"pages_at_least": 2}}}
+    visitor = Visitor(playbook(shop={"limits": {"per_session": 1}}, campaigns={
+        "bar": campaign({"event": "Quiz Finished"}, format="bar", purpose="service"),
+        "more": campaign({"exit_intent": True}), "parcel": campaign({"exit_intent": True}, purpose="service", **last),
+        "rest": campaign({"exit_intent": True}, priority=-2)}))
+    [send] = [one for one in visitor.does(0, "Quiz Finished") if isinstance(one, Send)]
+    visitor.does(1, "Offer Shown", action_id=send.id, campaign="bar")
+    visitor.does(2, "Page Viewed")
+    assert short(visitor.does(3, "Exit Intent")) == [(3, "hold shop_limit", "more")]
+    assert short(visitor.does(4, "Page Viewed")) == [(4, "arm", "parcel")]
+
+
 def test_an_exit_nobody_has_an_offer_for_is_silent() -> None:
     visitor = Visitor(exits(rich={"when": {"cart": {"value_at_least": 500}}}))
     visitor.does(0, "Page Viewed")

@@ -94,6 +94,13 @@ def remember_shown(person: Person, campaign: str, at: int, action_id: str) -> No
     remember(person, campaign, at, "shown", last.reason, last.detail, action_id)
 
 
+def is_remembered(person: Person, campaign: str, action_id: str) -> bool:
+    """Whether it is kept that this was shown, whatever was decided since."""
+    last = person.decisions.get(campaign)
+    return (last is not None and last.kind == "shown" and last.action_id == action_id) or any(
+        one.action_id == action_id and one.kind == "shown" for one in person.earlier)
+
+
 def told(person: Person, campaign: str, reason: str) -> bool:
     """Whether the last word about a campaign was to hold it for this very reason."""
     last = person.decisions.get(campaign)

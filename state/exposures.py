@@ -10,7 +10,7 @@ Whoever learns from the world what became of a send says so here: `shown` for "O
 from state import hopes
 from state.context import Context
 from state.days import local_day
-from state.decisions import remember_shown
+from state.decisions import is_remembered, remember_shown
 from state.experiments import side_of
 from state.person import MAX_RESERVED, Armed, Person, Reserved, Said, Session
 from state.view import known
@@ -51,8 +51,7 @@ def shown(person: Person, action_id: str, campaign: str, context: Context) -> bo
     """
     known_here: list[Reserved | Armed] = [*person.reserved, *person.armed.values()]
     campaign = next((one.campaign for one in known_here if one.action_id == action_id), campaign)
-    last = person.decisions.get(campaign)
-    if last is not None and last.kind == "shown" and last.action_id == action_id:
+    if is_remembered(person, campaign, action_id):
         return False
     ours = released(person, action_id)
     armed = next((one for one in person.armed.values() if one.campaign == campaign), None)

@@ -73,6 +73,15 @@ def test_showing_twice_counts_once() -> None:
     assert visitor.person.said["hello"].total == 1
 
 
+def test_showing_twice_counts_once_whatever_was_decided_in_between() -> None:
+    visitor = Visitor(on_quiz(hello={}))
+    send = sent(visitor.does(0, "Quiz Finished"))
+    show(visitor, 1, send)
+    assert short(visitor.does(2, "Quiz Finished")) == [(2, "hold limit", "hello")]
+    assert show(visitor, 3, send) == []
+    assert visitor.person.said["hello"].total == 1
+
+
 def test_a_late_showing_counts_all_the_same() -> None:
     visitor = Visitor(on_quiz(hello={}))
     send = sent(visitor.does(0, "Quiz Finished"))

@@ -69,7 +69,11 @@ class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One standing offer, on the site or by message."""
+    """One standing offer, on the site or by message.
+
+    Of several whose moment comes together they are asked in the order of their priority, then by name; also where they
+    waited for it, by a delay or through quiet hours. A place that one of them takes is not there for the next.
+    """
 
     name: Name
     format: Annotated[Format, Meta(description="how it looks, or the channel it goes through")]

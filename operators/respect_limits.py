@@ -61,7 +61,7 @@ def _due(person: Person, event: Due, context: Context) -> Sequence[Effect]:
     elif kind == "hope":
         return hopes.over(person, event.id, context)
     elif kind == "later":
-        _propose(person, [(event.id, one) for one in later.came_due(person, event)], context, waited=True)
+        _propose(person, later.came_due(person, event), context, waited=True)
     elif kind == "again" and event.id and person.later:  # codes of a pool have come: "<pool>#…"
         _propose(person, later.codes_came(person, event.id.partition("#")[0]), context)
     return ()

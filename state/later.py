@@ -1,8 +1,8 @@
 """Later: campaigns whose occasion has come and that are to be decided at another moment.
 
 A delay waits for its time to pass, a message in quiet hours for their end. The timer `later:<campaign>` stands at the
-next moment; then the campaign is decided again in full, by what is true of the person then. Each occasion of a delayed
-campaign is decided for itself, that long after it.
+next moment; then the campaign is decided again in full, by what is true of the person then, together with whatever else
+waited for that moment. Each occasion of a delayed campaign is decided for itself, that long after it.
 """
 
 from operator import attrgetter
@@ -34,12 +34,19 @@ def put_off(person: Person, rule: CampaignRule, due: int, occasion: str, run: st
         _keep(person, gone, [])
 
 
-def came_due(person: Person, event: Due) -> list[Later]:
-    """What of a campaign (`event.id`) has waited long enough; it waits no more."""
-    waiting = person.later.get(event.id, [])
-    come = [one for one in waiting if one.due <= event.due]
-    _keep(person, event.id, waiting[len(come):])
-    return come
+def came_due(person: Person, event: Due) -> list[tuple[str, Later]]:
+    """What has waited long enough, with the campaign's name; it waits no more.
+
+    It is all that is due at one moment, so that of several for the same place, or of a group, the right one is said.
+    """
+    found: list[tuple[str, Later]] = []
+    for campaign in list(person.later):
+        waiting = person.later[campaign]
+        come = [one for one in waiting if one.due <= event.due]
+        if come:
+            _keep(person, campaign, waiting[len(come):])
+            found += [(campaign, one) for one in come]
+    return found
 
 
 def codes_came(person: Person, pool: str) -> list[tuple[str, Later]]:

@@ -32,7 +32,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """How often one person may see it. What is not shown does not count.
 
     What was sent and may still be shown counts until its time is over. What fills a slot again on another page, with
-    the same words, is no further showing.
+    the same words, is no further showing. Where only time has to pass, what is armed for an exit, or waits for its
+    second on the site, comes at that very moment.
     """
 
     per_session: Annotated[Times, Meta(description="in one visit; only on the site")] = 1

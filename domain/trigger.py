@@ -34,7 +34,8 @@ class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     ] = False
     seconds_on_site: Annotated[
         Annotated[int, Meta(ge=1, le=86_400)] | None,
-        Meta(description="the visit is this old: at that second, or as soon after as `when` holds; once a visit"),
+        Meta(description="the visit is this old: at that second, or as soon after as `when` holds and nothing "
+             "holds it back; once a visit"),
     ] = None
     workflow: Annotated[bool, Meta(description="only when a workflow says so")] = False
     delay: Annotated[

@@ -1,7 +1,7 @@
 """arm_ahead: which exit offer the browser should hold ready; told to it whenever that changes.
 
 The timer `arm:exit_intent` is the next moment at which time alone may change what is armed, or at which it must be
-renewed; it is looked at again when it fires.
+renewed; it is looked at again when it fires. So it is when what was decided after it took up a place, or freed one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from state.audience import NEVER, Audience
 from state.context import Context, Due, Happening
 from state.decisions import because, remember
 from state.experiments import NOBODY, Side, side_of
-from state.limits import Proposal, blocked, cooled_at
+from state.limits import Proposal, blocked, freed_at
 from state.person import Armed, Facts, Person, Session
 from state.rules import SERVICE, CampaignRule
 
@@ -64,9 +64,9 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
             winner = rule
             break
         best = best or Proposal(rule, reason, detail)
-        if reason == "cooldown":
-            change = min(change, cooled_at(person, rules))
-        elif reason == "shop_limit":  # that goes for all of them, but not for what people asked for themselves
+        if (freed := freed_at(person, facts, rule, rules, reason, now)) is not None:
+            change = min(change, freed)
+        if reason == "shop_limit":  # that goes for all of them, but not for what people asked for themselves
             full = True
         if full and rule.rank >= rules.last_exempt_exit:
             break
@@ -82,6 +82,15 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
     if name == "Exit Intent" and had is None and winner is None and best is not None:
         context.proposals.append(best)
     return effects
+
+
+def look_again(person: Person, before: Sequence[str], context: Context) -> None:
+    """The places that are held for sends are not those of `before` (action ids): may that change what is armed?"""
+    if person.session is None or not context.rules.exits:
+        return
+    held = [one.action_id for one in person.reserved]
+    if held != before and (person.armed or not set(before).issubset(held)):
+        person.timers[ARM_TIMER] = context.now
 
 
 def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRule, side: Side, armed: Armed | None,

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from domain.action import Because, Disarm, Hold
 from domain.effect import Effect
 from domain.letter import Letter
+from operators.arm_ahead import look_again
+from operators.choose_actions import SECONDS_TIMER
 from operators.speak import Silence, no_occasion, speak
 from state import feedback, hopes, later
 from state.addresses import why_not
@@ -25,7 +27,7 @@ from state.decisions import remember, told
 from state.desk import PENDING
 from state.experiments import HELD_OUT, HOLDOUT, NOBODY, Side, side_of
 from state.exposures import released
-from state.limits import Proposal, blocked
+from state.limits import Proposal, blocked, freed_at
 from state.person import Facts, Later, Person
 from state.quiet import quiet_until
 from state.rules import CampaignRule
@@ -45,12 +47,14 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
     if not context.proposals and not person.reserved and not isinstance(event, Due):  # nearly always
         return ()
     effects: list[Effect] = []
+    before = [one.action_id for one in person.reserved]
     if isinstance(event, Due):
         effects += _due(person, event, context)
     elif not isinstance(event, Letter) and event.name in context.rules.disarming:
         effects += _take_back(person, event.name, context)
     if context.proposals:
         effects += _decide(person, event, context)
+    look_again(person, before, context)
     return effects
 
 
@@ -133,6 +137,9 @@ def _one(person: Person, facts: Facts, proposal: Proposal, won: dict[str, str], 
         if rule.group:
             won["group " + rule.group] = rule.name
         return ""
+    if rule.seconds and (freed := freed_at(person, facts, rule, context.rules, reason, context.now)) is not None \
+            and freed < person.timers.get(SECONDS_TIMER, freed + 1):
+        person.timers[SECONDS_TIMER] = freed
     action_id = ""
     if not told(person, rule.name, reason):
         hold = _hold(person, facts, proposal, side, reason, detail, context)

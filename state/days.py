@@ -57,6 +57,17 @@ def week_began(now: int, name: str, otherwise: str = "UTC") -> int:
     return _today(now, name, otherwise)[3]
 
 
+def day_ends(now: int, name: str, otherwise: str = "UTC") -> int:
+    """When the next day of a time zone begins (ms since 1970).
+
+    >>> (day_ends(1_569_888_000_000, "Europe/Rome") - 1_569_888_000_000) / 3_600_000  # 02:00 on the first of October
+    22.0
+    """
+    where = zone(name, otherwise)
+    after = datetime.fromtimestamp(now / 1000, where) + timedelta(days=1)
+    return at(after.year, after.month, after.day, 0, 0, where)
+
+
 def _today(now: int, name: str, otherwise: str) -> tuple[int, int, int, int]:
     """From when until when this may be said again, the day's number, and when its week began."""
     kept = _days.get((name, otherwise))

@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 from domain.campaign import OFF_SITE
 from domain.duration import say
-from state.days import local_day, week_began
+from state.days import day_ends, local_day, week_began
 from state.leaves import granted
 from state.person import Facts, Person, Said
 from state.rules import SERVICE, CampaignRule, Rules
+from state.sessions import ends_at
 
 _NOTHING = Said()
+_FREED = frozenset(("limit", "group_limit", "shop_limit", "pressure", "cooldown"))
 
 
 class Proposal(NamedTuple):
@@ -232,6 +234,23 @@ def cooled_at(person: Person, rules: Rules) -> int:
     shown = [said.last_at for name, said in person.said.items()
              if said.total and format_of(name, rules) == "popup"]
     return max(shown) + rules.cooldown if shown else 0
+
+
+def freed_at(person: Person, facts: Facts, rule: CampaignRule, rules: Rules, reason: str, now: int) -> int | None:
+    """When time alone may let through what is held back for this reason (ms), as far as the open visit reaches.
+
+    Another day, the end of a cooldown, or of the least time between two.
+    """
+    session, found = person.session, []
+    if session is None or reason not in _FREED:
+        return None
+    if reason == "cooldown":
+        found.append(cooled_at(person, rules))
+    else:
+        if reason == "limit" and rule.every and (said := person.said.get(rule.name)) is not None:
+            found.append(said.last_at + rule.every)
+        found.append(day_ends(now, facts.timezone or rules.shop.timezone, rules.shop.timezone))
+    return min((at for at in found if now < at < ends_at(session)), default=None)
 
 
 def format_of(campaign: str, rules: Rules) -> str:

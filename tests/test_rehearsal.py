@@ -399,7 +399,7 @@ def test_nothing_is_written(tmp_path: Path) -> None:
 
 def test_live_and_rehearsed_are_set_side_by_side(tmp_path: Path) -> None:
     """As recorded with the same playbook, nobody gets anything newly, and nobody gets anything no longer."""
-    live = lived(tmp_path, 7, moments=150)
+    live = lived(tmp_path, 8, moments=150)
     live.close()
     found = rehearse(live.settings, Wish(str(tmp_path / "shop"), as_recorded=True, processes=1, end="2031-01-01")).found
     assert found.decided_live > 100

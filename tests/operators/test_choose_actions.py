@@ -14,6 +14,9 @@ from tests.visitor import T0, Visitor, playbook, short
 MUG = {"product_id": "mug", "name": "Mug", "price": 9.5, "quantity": 1}
 CUP = {"product_id": "cup", "name": "Cup", "price": 7, "quantity": 1}
 
+MIDNIGHT = 2_800_000
+"""T0 is 23:13:20 in Rome."""
+
 
 def campaign(trigger: dict[str, Any], **rest: Any) -> dict[str, Any]:
     return {"trigger": trigger, **rest}
@@ -252,6 +255,35 @@ def test_what_they_asked_for_is_armed_when_the_shops_limit_holds_back_the_rest()
     visitor.does(2, "Page Viewed")
     assert short(visitor.does(3, "Exit Intent")) == [(3, "hold shop_limit", "more")]
     assert short(visitor.does(4, "Page Viewed")) == [(4, "arm", "parcel")]
+
+
+def test_what_is_sent_may_use_up_what_was_left_for_the_armed_one_and_gives_it_back() -> None:
+    visitor = Visitor(playbook(shop={"limits": {"per_session": 1}}, campaigns={
+        "bar": campaign({"event": "Quiz Finished"}, format="bar"), "exit": campaign({"exit_intent": True})}))
+    assert short(visitor.does(0, "Page Viewed")) == [(0, "arm", "exit")]
+    assert short(visitor.does(1, "Quiz Finished")) == [(1, "send", "bar"), (1, "disarm", "exit")]
+    assert short(visitor.waits(60_000)) == [(30_001, "arm", "exit")], "the bar was never shown"
+
+
+@pytest.mark.parametrize(("shop", "limits", "at"), [
+    ({}, {"per_session": 9, "every": "10m"}, 600_001), ({}, {"per_session": 9, "per_day": 1}, MIDNIGHT),
+    ({"limits": {"per_day": 1, "cooldown": "5m"}}, {"per_session": 9}, MIDNIGHT),
+    ({"limits": {"cooldown": "5m"}}, {"per_session": 9}, 300_001)])
+def test_what_a_limit_held_back_is_armed_when_time_frees_it(shop: Any, limits: Any, at: int) -> None:
+    visitor = Visitor(playbook(shop=shop, campaigns={"exit": campaign({"exit_intent": True}, limits=limits)}))
+    [arm] = visitor.does(0, "Page Viewed")
+    assert short(visitor.does(1, "Offer Shown", action_id=arm.id, campaign="exit"))[0] == (1, "disarm", "exit")
+    for n in range(1, at // 1_500_000 + 1):
+        visitor.does(n * 1_500_000, "Cart Viewed")
+    assert short(visitor.waits(at))[-1:] == [(at, "arm", "exit")]
+
+
+def test_a_second_that_came_during_the_cooldown_is_made_up_for_when_that_is_over() -> None:
+    visitor = Visitor(playbook(shop={"limits": {"cooldown": "1m"}}, campaigns={
+        "first": campaign({"event": "Quiz Finished"}), "later": campaign({"seconds_on_site": 30})}))
+    [send] = visitor.does(0, "Quiz Finished")
+    visitor.does(1, "Offer Shown", action_id=send.id, campaign="first")
+    assert short(visitor.waits(120_000)) == [(30_000, "hold cooldown", "later"), (60_001, "send", "later")]
 
 
 def test_an_exit_nobody_has_an_offer_for_is_silent() -> None:

@@ -36,12 +36,13 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
         name = ""
     effects: list[Effect] = []
     armed = had = person.armed.get(SLOT)
-    excluded = ""
+    if not isinstance(event, Due):
+        session.taken_back = ""
     if armed is not None:
         rule = rules.campaigns.get(armed.campaign)
         taken_back = rule is not None and name in rule.disarm_on
         if taken_back or name in ENDS_OFFERS or armed.anonymous_id != session.anonymous_id:
-            excluded = armed.campaign if taken_back else ""
+            session.taken_back = armed.campaign if taken_back else ""
             effects.append(_disarm(person, armed, event, context))
             armed = None
     change = NEVER
@@ -50,7 +51,7 @@ def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience
     full = False
     for rule in audience.exits.each(person, facts, now) if session.anonymous_id else ():
         # by rank: the first that may be shown wins
-        if rule.name == excluded or (full and rule.purpose != SERVICE):
+        if rule.name == session.taken_back or (full and rule.purpose != SERVICE):
             continue
         reason, detail = blocked(person, facts, rule, rules, now)
         side = side_of(person, rule, rules) if not reason else NOBODY

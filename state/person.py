@@ -244,7 +244,8 @@ class Session(msgspec.Struct, omit_defaults=True, gc=False):
     (`snapshot_at`, ms; `snapshots` moments were offered so far); it becomes an outcome when the label is known.
     `labelled` says that the outcome was emitted: there is never a second one. `sent` names the campaigns that fired
     once because of the time spent in this visit, `dismissed` those that were closed by hand; neither comes again in it.
-    `filled` has what was counted as shown in a slot in this visit: campaign -> what it said (a hash).
+    `filled` has what was counted as shown in a slot in this visit: campaign -> what it said (a hash). `taken_back` is
+    the exit offer that the latest event took back: time alone does not arm it again.
     """
 
     id: str
@@ -276,6 +277,7 @@ class Session(msgspec.Struct, omit_defaults=True, gc=False):
     sent: list[str] = []
     dismissed: list[str] = []
     filled: dict[str, str] = {}
+    taken_back: str = ""
 
 
 class CartItem(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):

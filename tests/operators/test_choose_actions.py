@@ -227,6 +227,17 @@ def test_an_event_that_takes_it_back_disarms_it_and_it_may_return_later() -> Non
     assert short(visitor.does(2, "Page Viewed")) == [(2, "disarm", "other"), (2, "arm", "stay")]
 
 
+def test_time_alone_does_not_bring_back_what_an_event_took_back() -> None:
+    lately = {"when": {"did": {"event": "Cart Viewed", "within": "1m"}}}
+    visitor = Visitor(playbook(segments={"lately": lately}, campaigns={
+        "exit": campaign({"exit_intent": True}, disarm_on=["Cart Viewed"])}))
+    visitor.does(0, "Page Viewed")
+    assert short(visitor.does(1, "Cart Viewed"))[-1:] == [(1, "disarm", "exit")]
+    visitor.rests()
+    assert short(visitor.waits(60_001)) == [(60_001, "left", "lately")]
+    assert short(visitor.does(60_002, "Page Viewed")) == [(60_002, "arm", "exit")]
+
+
 @pytest.mark.parametrize("name", ["Order Completed", "Signed Out", "Consent Updated"])
 def test_what_the_widget_forgets_by_itself_is_armed_anew(name: str) -> None:
     visitor = Visitor(exits(stay={}))

@@ -119,8 +119,9 @@ class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
              "intent, 1d for messages"),
     ] = None
     disarm_on: Annotated[
-        tuple[Text, ...], Meta(max_length=20, description="events that take it back while it was not shown yet; what is armed for an exit may "
-             "come back with the next event")
+        tuple[Text, ...],
+        Meta(max_length=20, description="events that take it back while it was not shown yet; what is armed for an "
+             "exit may come back with the next event")
     ] = ()
 
     @property

@@ -189,14 +189,14 @@ def _prices(shop: Shop) -> Prices:
 def _due(person: Person, due: Due, context: Context) -> Sequence[Effect]:
     """The visit is over, unless it went on since the timer was set; or a coupon has expired."""
     session = person.session
-    if due.kind == "coupon":
-        return expire(person, due.id, context)
-    if due.kind != "session_end" or session is None:
-        return ()
+    effects: Sequence[Effect] = expire(person, due.id, context) if due.kind == "coupon" else ()
+    if session is None:
+        return effects
     if ends_at(session) > context.now:
-        person.timers[SESSION_TIMER] = ends_at(session)
-        return ()
-    return close(person, context, NAME)
+        if due.kind == "session_end":
+            person.timers[SESSION_TIMER] = ends_at(session)
+        return effects
+    return (*effects, *close(person, context, NAME))  # whichever timer of this moment fires first
 
 
 def _settle(person: Person, context: Context) -> Sequence[Effect]:

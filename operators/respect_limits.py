@@ -60,11 +60,11 @@ def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]
 
 def _due(person: Person, event: Due, context: Context) -> Sequence[Effect]:
     kind = event.kind
-    if kind == "reserved":
-        released(person, event.id)
-    elif kind == "hope":
+    for over in [one.action_id for one in person.reserved if one.until <= event.due]:
+        released(person, over)  # whichever timer of this moment fires first
+    if kind == "hope":
         return hopes.over(person, event.id, context)
-    elif kind == "later":
+    if kind == "later":
         _propose(person, later.came_due(person, event), context, waited=True)
     elif kind == "again" and event.id and person.later:  # codes of a pool have come: "<pool>#…"
         _propose(person, later.codes_came(person, event.id.partition("#")[0]), context)

@@ -53,7 +53,7 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
                 person.score, person.band)
     hot["seen"] = seen
     if isinstance(event, Due):
-        return _by_time(event.kind, before is None or seen[11] != before[11])
+        return _by_time(event.kind, before is None or seen[0] != before[0], before is None or seen[11] != before[11])
     if before is None or isinstance(event, Letter):
         return None
     found: list[str] = []
@@ -88,11 +88,13 @@ def changes(person: Person, facts: Facts, event: Happening) -> list[str] | None:
     return found
 
 
-def _by_time(kind: str, rfm: bool) -> list[str] | None:
+def _by_time(kind: str, visit: bool, rfm: bool) -> list[str] | None:
     """What a timer may have changed by itself: each for its own, what else is due now has a timer of its own."""
     if kind == "again":
         return None
-    found = [*_VISIT, "score"] if kind == "session_end" else ["coupons"] if kind.startswith("coupon") else []
+    found = [*_VISIT, "score"] if visit or kind == "session_end" else []
+    if kind.startswith("coupon"):
+        found.append("coupons")
     return [*found, "rfm"] if rfm else found
 
 

@@ -81,6 +81,27 @@ def test_of_several_with_the_same_delay_the_most_important_one_is_shown() -> Non
         ("send", "b"), ("hold lower_priority", "c"), ("hold lower_priority", "a")]
 
 
+def test_what_is_over_at_a_moment_is_over_for_what_comes_at_it() -> None:
+    """A place whose time is over is free, and a visit that has ended is no visit, whichever timer fires first."""
+    soon = Visitor(playbook(campaigns={"now": {"trigger": {"event": "Quiz Finished"}},
+                                       "soon": {"trigger": {"event": "Quiz Finished", "delay": "30s"}}}))
+    soon.does(0, "Quiz Finished")
+    assert short(soon.waits(30 * SECOND)) == [(30 * SECOND, "send", "soon")]
+    late = Visitor(playbook(campaigns={"late": {"trigger": {"event": "Quiz Finished", "delay": "30m"}}}))
+    late.does(0, "Quiz Finished")
+    assert short(late.waits(30 * MINUTE)) == [(30 * MINUTE, "hold not_on_site", "late")]
+
+
+def test_who_leaves_a_segment_as_the_visit_ends_is_not_here_any_more() -> None:
+    visitor = Visitor(playbook(
+        segments={"lately": {"when": {"did": {"event": "Page Viewed", "within": "30m"}}},
+                  "here": {"when": {"session": {"pages_at_least": 1}}}},
+        campaigns={"stay": {"trigger": {"left_segment": "lately"}}}))
+    visitor.does(0, "Page Viewed")
+    assert short(visitor.waits(30 * MINUTE)) == [
+        (30 * MINUTE, "left", "here"), (30 * MINUTE, "left", "lately"), (30 * MINUTE, "hold not_on_site", "stay")]
+
+
 def test_it_is_decided_again_in_full() -> None:
     made = mail(when={"cart": {"items_at_least": 1}}, limits={"total": 1})
     visitor = ann(made)

@@ -10,6 +10,7 @@ whoever says no is heard, whatever else the event holds.
 """
 
 from collections.abc import Sequence
+from sys import intern
 from typing import Any
 from zlib import crc32
 
@@ -186,13 +187,16 @@ def allowed(facts: Facts, channel: str, purpose: str, context: Context) -> bool:
 
 
 def withdraw(person: Person, written: Written, reason: str, context: Context) -> Message:
-    """Take back a message that is on its way: its place is free, and whoever still has it drops it."""
+    """Take back a message that is on its way: its place is free, and whoever still has it drops it.
+
+    (Its purpose is interned, so that the bytes leave out the default one, whether or not it comes from the store.)
+    """
     written.state = "held"
     exposures.released(person, written.message_id)
     remember(person, written.campaign, context.now, "hold", reason, "", written.message_id)
     return Message(id=context.id(NAME), at=context.now, person=person.id, channel=written.channel,
                    campaign=written.campaign, content_key="", not_before=context.now, not_after=context.now,
-                   variant=written.variant, purpose=written.purpose, because=Because(reason=reason),
+                   variant=written.variant, purpose=intern(written.purpose), because=Because(reason=reason),
                    withdraws=written.message_id, history=context.history)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain import message as messages
 from domain.action import Content
 from domain.event import Context as About
 from domain.event import Event, Identify, Page, Seen, Track
@@ -315,6 +316,15 @@ def test_no_is_a_no_to_the_purpose_on_the_channel(campaign: str, properties: dic
     ann = Ann()
     ann.says("Unsubscribed", ann.gets(campaign), **properties)
     assert {name: answer.value for name, answer in known(ann.person).consent.items()} == {refused: False}
+
+
+def test_what_is_taken_back_is_so_in_the_same_bytes_after_a_rest() -> None:
+    ann, rested = Ann(), Ann()
+    for one in (ann, rested):
+        one.gets()
+    rested.person = codec.decode(codec.encode(rested.person))
+    taken_back = [one.told(Track(event="Consent Updated", properties={"marketing": False})) for one in (ann, rested)]
+    assert messages.encode(taken_back[0]) == messages.encode(taken_back[1]) != b"[]"
 
 
 @pytest.mark.parametrize(("properties", "refused"), [

@@ -25,8 +25,8 @@ PARTITIONS = 6
 class Kept(Scratch):
     """A store that keeps where its shards stand, so that they can begin anew."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, stocked: str = "") -> None:
+        super().__init__(stocked)
         self.heads: dict[int, Head] = {}
         self.everybody: dict[tuple[int, str], bytes] = {}
 
@@ -40,11 +40,15 @@ class Kept(Scratch):
 
 
 class Hamlet:
-    """`deaths` are the turns (counted from 0) in which the worker dies before it has committed."""
+    """`deaths` are the turns (counted from 0) in which the worker dies before it has committed.
 
-    def __init__(self, rules: Rules, workers: int = 1, deaths: Sequence[int] = (), hot: int = 1_000) -> None:
+    `stocked`: desks of coupons have codes from the beginning, as in a rehearsal.
+    """
+
+    def __init__(self, rules: Rules, workers: int = 1, deaths: Sequence[int] = (), hot: int = 1_000,
+                 stocked: bool = False) -> None:
         self.rules, self.deaths, self.hot = rules, set(deaths), hot
-        self.stores = [Kept() for _ in range(workers)]
+        self.stores = [Kept(rules.short if stocked else "") for _ in range(workers)]
         self.shards = [self._shard(p) for p in range(PARTITIONS)]
         self.rows: list[Row] = []
         self.letters = self.turns = 0

@@ -141,6 +141,10 @@ HTML may use {tags}.
 
 ## Why something was held
 
+Of several reasons one is told: first that there is nowhere to say it (site, address), then consent, what was closed by
+hand, limits (its own, its group's, the shop's), pressure, cooldown, a place that is taken, quiet hours, holdouts, and
+last what its words or its coupon lack. The same one is told once, until something else is decided about the campaign.
+
 | reason | what it means |
 |---|---|
 {reasons}

@@ -324,6 +324,22 @@ def test_the_clock_of_the_client_is_corrected(shared: House) -> None:
     assert "sentAt" not in event
 
 
+def test_the_clock_of_the_client_is_corrected_in_a_batch(shared: House) -> None:
+    """What the pixel and Segment's clients send: one `sentAt` for all. An event's own says nothing beside it."""
+    off = timedelta(hours=3)
+    sent = datetime.now(UTC) - off
+    minutes = (1, 30, 90)
+    batch = [{**BASIC, "type": "track", "messageId": f"skewed-{n}", "sentAt": ago(hours=9),
+              "originalTimestamp": (sent - timedelta(minutes=n)).isoformat()} for n in minutes]
+    assert shared.post("/v1/batch", {"batch": batch, "sentAt": sent.isoformat()}).json()["accepted"] == 3
+    found = {event["messageId"]: event for event in shared.events()}
+    for n in minutes:
+        stamp, received = (datetime.fromisoformat(found[f"skewed-{n}"][name]) for name in ("timestamp", "receivedAt"))
+        assert timedelta(minutes=n) <= received - stamp < timedelta(minutes=n, seconds=20)
+    answer = shared.post("/v1/batch", {"batch": batch, "sentAt": "yesterday"})
+    assert (answer.status_code, answer.json()["field"]) == (400, "sentAt")
+
+
 def test_never_in_the_future(shared: House) -> None:
     shared.post("/v1/track", {**BASIC, "timestamp": ago(hours=-5)})
     event = last(shared)
@@ -438,6 +454,26 @@ def test_rate_limits(redis: str, tmp_path: Path) -> None:
         assert int(answer.headers["retry-after"]) >= 1
         assert len(running.records()) == 2_500
         assert running.post("/v1/track", {**BASIC, "userId": "u"}, SERVER_KEY).status_code == 200
+
+
+def test_a_key_has_a_limit_however_many_addresses_use_it(redis: str, tmp_path: Path) -> None:
+    """A network may send 2,500 at once here, and so may a key: from a second network only the key can refuse."""
+    with house(tmp_path, redis, rate_per_key=1, trust_proxy=True) as running:
+        def post(body: Any, network: int, key: str = WRITE_KEY) -> requests.Response:
+            path = "/v1/batch" if "batch" in body else "/v1/track"
+            return running.post(path, body, key, headers={"X-Forwarded-For": f"203.0.{network}.9"})
+
+        batch = {"batch": [{"type": "page", "anonymousId": "a"}] * 2_500}
+        assert post(batch, 1).status_code == 200
+        answer = post(BASIC, 2)
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
+        assert int(answer.headers["retry-after"]) >= 1
+        gif = requests.get(f"{running.url}/v1/pixel.gif", timeout=10, headers={"X-Forwarded-For": "203.0.3.9"},
+                           params={"writeKey": WRITE_KEY, "anonymousId": "a"})
+        assert gif.status_code == 429
+        assert len(running.records()) == 2_500, "what is refused is not kept"
+        assert post(batch, 4, SERVER_KEY).status_code == 200, "the shop's servers have a limit of their own"
+        assert post({**BASIC, "userId": "u"}, 5, SERVER_KEY).status_code == 429
 
 
 def test_without_redis_events_are_accepted_and_nobody_is_bound(tmp_path: Path) -> None:

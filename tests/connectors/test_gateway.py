@@ -19,7 +19,7 @@ import requests
 
 from connectors import identity_tokens, mistakes_file
 from connectors.binding import bound_key
-from connectors.identity_tokens import COOKIE, Binding, user_hash
+from connectors.identity_tokens import COOKIE, COOKIE_SECONDS, Binding, user_hash
 from connectors.listener import QUEUE, Listener
 from domain.action import armed_key, channel
 from domain.mistakes import Mistakes
@@ -213,6 +213,22 @@ def test_no_token_for_somebody_else(shared: House, visitor: Browser) -> None:
     nobody = requests.post(f"{shared.url}/v1/stream/token", json={"anonymousId": visitor.anonymous_id}, timeout=10)
     assert [answer.status_code for answer in (known, unknown, nobody)] == [403, 403, 403]
     assert known.content == unknown.content == nobody.content  # who else exists is nobody's business
+
+
+def test_who_asks_for_a_token_stays_bound(visitor: Browser, publisher: "redis_client.Redis") -> None:
+    """A cookie that is nearly over in Redis, or that an empty Redis has forgotten, is as good as new."""
+    key = bound_key(SHOP, visitor.anonymous_id)
+    kept = publisher.get(key)
+    publisher.expire(key, 60)
+    assert visitor.ask().status_code == 200
+    assert publisher.ttl(key) > COOKIE_SECONDS - 60
+    publisher.delete(key)
+    assert visitor.ask().status_code == 200
+    assert publisher.get(key) == kept
+    assert publisher.ttl(key) > COOKIE_SECONDS - 60
+    publisher.set(key, "somebody else's", ex=60)
+    assert visitor.ask().status_code == 200
+    assert publisher.get(key) == b"somebody else's", "what is bound to another is not taken from them"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"anonymousId":7}', b'{"anonymousId":""}', b"\xff"])

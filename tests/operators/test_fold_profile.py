@@ -591,3 +591,23 @@ def test_folding_is_deterministic() -> None:
 def test_a_time_of_its_own_is_what_counts(one: Visitor) -> None:
     event = call("page", timestamp=datetime.fromtimestamp(T0 / 1000, UTC).isoformat())
     assert events.event_time(event, T0 + 5) == T0
+
+
+SENT, LOGGED = T0 + 3 * 3_600_000, T0 + 400
+"""A producer whose clock is three hours fast; the log took its record 400 ms after the event."""
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    ({"timestamp": SENT - 300, "sentAt": SENT}, LOGGED - 300),
+    ({"originalTimestamp": SENT - 300, "sentAt": SENT}, LOGGED - 300),
+    ({"originalTimestamp": SENT - 300, "timestamp": T0, "sentAt": SENT}, LOGGED - 300),
+    ({"timestamp": SENT - 300}, LOGGED),
+    ({"timestamp": T0 - 7_200_000 - 300, "sentAt": T0 - 7_200_000}, LOGGED - 300),
+    ({"timestamp": SENT + 300, "sentAt": SENT}, LOGGED),
+    ({"sentAt": SENT}, LOGGED),
+    ({"originalTimestamp": SENT - 300, "timestamp": T0, "sentAt": SENT, "receivedAt": LOGGED}, T0),
+], ids=["timestamp", "original", "original-first", "never-later-than-the-log", "slow-clock", "sent-before-it-happened",
+        "no-time-of-its-own", "corrected-by-the-collector"])
+def test_the_clock_of_a_producer_on_kafka_is_corrected(said: dict[str, int], expected: int) -> None:
+    event = call("page", **{name: datetime.fromtimestamp(at / 1000, UTC).isoformat() for name, at in said.items()})
+    assert events.event_time(event, LOGGED) == expected

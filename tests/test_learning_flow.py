@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from bytewax.testing import cluster_main
 
+import flows.learning
 from connectors.open_log import open_log
 from domain import model as models
 from domain import outcome as outcomes
 from domain.model import Model
 from domain.outcome import Outcome
-from domain.record import Outgoing
+from domain.record import Outgoing, Record
 from domain.settings import Settings
 from domain.streams import OUTCOMES
 from flows.learning import flow
@@ -81,6 +82,54 @@ def test_outcomes_become_a_model_and_the_process_stops_cleanly(school: School) -
     assert versions == list(range(1, len(versions) + 1))
     assert school.house.stop("learning") == 0
     assert len(school.published()) == len(versions), "a clean stop repeats nothing"
+
+
+class Day:
+    """Outcomes that come at times of the test's own, and the clock by which the learner lives: waiting moves it on."""
+
+    def __init__(self, given: list[tuple[float, Outcome]]) -> None:
+        self.given, self.now, self.read = given, 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def poll(self, limit: int, wait: float) -> list[Record]:
+        self.now += 0.001
+        soonest = self.given[self.read][0] if self.read < len(self.given) else self.now + wait
+        self.now = max(self.now, min(soonest, self.now + wait))
+        came = [one for at, one in self.given[self.read:] if at <= self.now][:limit]
+        self.read += len(came)
+        return [Record(OUTCOMES, 2, self.read - len(came) + n, 0, b"x", outcomes.encode(one))
+                for n, one in enumerate(came)]
+
+    def lag(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        """It was never open."""
+
+
+def test_the_model_is_published_within_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While outcomes keep coming for five seconds, and after one that comes alone."""
+    stream = planted(501, seed=5)
+    day = Day([*((0.01 * n, one) for n, one in enumerate(stream[:500])), (20.0, stream[500])])
+    monkeypatch.setattr(flows.learning, "time", day)
+    learning = flows.learning.Learning(Settings(data=str(tmp_path), partitions=PARTITIONS), lambda: int(day.now * 1000))
+    reading = flows.learning.Outcomes(learning).build("read", 0, 1)
+    reading.reader.close()
+    monkeypatch.setattr(reading, "reader", day)
+    learn, said = flows.learning.Learn(learning), flows.learning.Models(learning).build("publish", 0, 1)
+    published: list[tuple[float, int]] = []
+    while day.now < 25:
+        for _, records in reading.next_batch():
+            found, _ = learn.on_batch([records])
+            said.write_batch([("learner", model) for model in found])
+            published += [(day.now, model.quality.examples) for model in found]
+    for n, (came, _) in enumerate(day.given, 1):
+        assert min(at for at, examples in published if examples >= n) - came < 1, f"outcome {n}"
+    assert len(published) < 40, "nor does it publish a model for every outcome"
+    reading.close()
+    said.close()
 
 
 def test_without_outcomes_there_is_no_model(school: School) -> None:

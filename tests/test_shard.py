@@ -158,6 +158,7 @@ def test_a_record_in_the_wrong_partition_is_forwarded_in_order(tmp_path: Path) -
     bench = Bench(tmp_path / "1", [Tally()], HERE)
     rows = bench.apply(*[record(stranger, partition=HERE, at=1_000 + n) for n in range(3)])
     assert [row.stream for row in rows] == [LETTERS] * 3
+    assert (bench.shard.tally.events["misrouted"], bench.shard.tally.events["forwarded"]) == (3, 3)
     assert {row.key for row in rows} == {stranger.encode()}
     assert bench.shard.tally.events == {"clicks": 3, "misrouted": 3, "forwarded": 3}
     there, tally = partition_of(stranger.encode(), PARTITIONS), Tally()

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -233,7 +234,7 @@ class SqliteReader:
         found: dict[str, int] = {}
         for tail in self._tails:
             found |= tail.lag()
-        for record in self._ready:
+        for record in chain(self._ready, *(tail.rows for tail in self._tails)):
             found[record[0]] = found.get(record[0], 0) + 1
         return {stream: found.get(stream, 0) for stream in self._streams}
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,16 +25,17 @@ def data_path(name: str) -> Path:
     return path
 
 
-def free_port() -> int:
-    """A TCP port nobody listens on, below those given to outgoing connections: it stays free."""
+def free_port(beside: Sequence[int] = (0,)) -> int:
+    """A TCP port that nobody listens on, nor on those beside it; below those for outgoing connections: it stays so."""
     while True:
         port = random.randrange(11_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        try:
+            for more in beside:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port + more))
+        except OSError:
+            continue
+        return port
 
 
 def redis_binary() -> str:

@@ -38,8 +38,8 @@ class House:
 
     def __init__(self, folder: Path, redis: str, playbook: Path, **settings: Any) -> None:
         self.settings = Settings(
-            data=str(folder), redis=redis, playbook=str(playbook), port=free_port(), metrics_port=0,
-            **{"demo": True, "rate_per_key": 1_000_000, **settings})
+            data=str(folder), redis=redis, playbook=str(playbook), port=free_port(),
+            **{"demo": True, "rate_per_key": 1_000_000, "metrics_port": 0, **settings})
         self.folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,8 @@ class Listener:
 
     def __init__(self, url: str, shop: str) -> None:
         self.heard: list[str] = []
+        self.said: Counter[str] = Counter()
+        """How often each action was said."""
         self.told: dict[str, tuple[str, str]] = {}
         self.codes: dict[str, str] = {}
         """What was sent and not yet answered: action id -> (who, campaign); and the code that somebody was offered."""
@@ -60,6 +62,7 @@ class Listener:
 
     def _note(self, message: dict[str, bytes]) -> None:
         plain = msgspec.json.decode(message["data"])
+        self.said[plain["id"]] += 1
         if plain["type"] == "send" and plain["id"] not in self.heard:  # after a crash it may be said once more
             self.heard.append(plain["id"])
             self.told[plain["id"]] = (plain["anonymous_id"], plain["campaign"])

@@ -8,6 +8,7 @@ import pytest
 from bytewax.testing import cluster_main
 
 import flows.learning
+from connectors import metrics
 from connectors.open_log import open_log
 from domain import model as models
 from domain import outcome as outcomes
@@ -103,7 +104,7 @@ class Day:
                 for n, one in enumerate(came)]
 
     def lag(self) -> dict[str, int]:
-        return {}
+        return {OUTCOMES: 7}
 
     def close(self) -> None:
         """It was never open."""
@@ -128,6 +129,7 @@ def test_the_model_is_published_within_a_second(tmp_path: Path, monkeypatch: pyt
     for n, (came, _) in enumerate(day.given, 1):
         assert min(at for at, examples in published if examples >= n) - came < 1, f"outcome {n}"
     assert len(published) < 40, "nor does it publish a model for every outcome"
+    assert metrics.LAG.labels(OUTCOMES)._value.get() == 7
     reading.close()
     said.close()
 

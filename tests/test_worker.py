@@ -1,16 +1,21 @@
-"""One worker between its reads: who has an event waits for no more of other people's timers than a slice."""
+"""One worker between its reads: who has an event waits for no more of other people's timers than a slice; and what it
+says of itself while the log has more than it reads at once.
+"""
 
 import gc
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from connectors import metrics
 from connectors.open_log import open_log
 from domain.record import Outgoing
 from domain.settings import Settings
+from domain.streams import MODELS, SHARD_INPUT
 from flows import garbage, worker
 from flows.onsite import STEPS
-from flows.worker import TICKED, Worker, wall
+from flows.worker import LIMIT, TICKED, Worker, wall
 from state import codec
 from tests.shards import record
 
@@ -89,3 +94,25 @@ def test_garbage_is_looked_for_in_steps_and_never_meanwhile() -> None:
         garbage.leave()
     assert gc.isenabled()
     assert not gc.get_freeze_count()
+
+
+def test_the_lag_of_each_stream_is_what_is_left_to_read(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "shop.toml").write_text('currency = "EUR"\n')
+    settings = Settings(data=str(tmp_path / "data"), playbook=str(shop), redis="unix:///nowhere", partitions=2)
+    with open_log(settings) as log:
+        for name, count in (("Page Viewed", LIMIT + 300), ("Product Added", 400)):  # so few are counted, not estimated
+            found = [record(f"v{n}", name, offset=n) for n in range(count)]
+            log.append([Outgoing(one.stream, one.key, one.value) for one in found])
+    worker = Worker(settings, STEPS)
+    worker.own(range(2))
+    reader = worker.reader(range(2))
+    work = worker.read(reader, range(2))
+    read = Counter(one.stream for _, (_, records, _) in work for one in records)
+    assert 0 < read.total() <= LIMIT
+    left = {name: metrics.LAG.labels(name)._value.get() for name in (*SHARD_INPUT, MODELS)}
+    assert left == {**dict.fromkeys((*SHARD_INPUT, MODELS), 0), "clicks": LIMIT + 300 - read["clicks"],
+                    "carts": 400 - read["carts"]}
+    reader.close()
+    worker.finish()

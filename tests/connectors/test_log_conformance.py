@@ -251,6 +251,16 @@ def test_lag_is_what_is_not_read(log: Log) -> None:
         assert set(reader.lag().values()) == {0}
 
 
+def test_what_was_read_and_waits_for_its_turn_is_lag_too(log: Log) -> None:
+    for number in range(30):
+        log.append(clicks([number]))
+    got = 0
+    with reading(log) as reader:
+        while got < 30:
+            got += len(reader.poll(7, 1))
+            assert got == 0 or reader.lag()["clicks"] == 30 - got
+
+
 WRITER = """
 import sys, msgspec
 from connectors.open_log import open_log

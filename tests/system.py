@@ -16,8 +16,10 @@ from typing import Any
 
 import msgspec
 
+from connectors import metrics
 from connectors.log import Log
 from connectors.open_log import open_log
+from connectors.top import Samples, scrape
 from domain.record import Record
 from domain.settings import Settings
 from state import codec
@@ -121,6 +123,14 @@ class House:
                 pass  # it died in mid-answer
             time.sleep(0.05)
         raise AssertionError(f"no answer from {path}\n{self.logs()}")
+
+    def scraped(self, name: str) -> Samples:
+        """What a process says of itself to Prometheus."""
+        for _ in range(50):
+            if (found := scrape(metrics.port_of(self.settings, name))) is not None:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{name} does not answer\n{self.logs()}")
 
     # -- looking inside ----------------------------------------------------------------------------------------
 

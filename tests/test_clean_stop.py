@@ -91,16 +91,9 @@ def by_label(samples: Samples, metric: str) -> dict[str, float]:
     return {label: value for (name, label), value in samples.items() if name == metric and value}
 
 
-def seen(home: House, name: str) -> Samples:
-    """What a process says of itself."""
-    found = scrape(metrics.port_of(home.settings, name))
-    assert found is not None, f"{name} does not answer"
-    return found
-
-
 def counted(home: House) -> bool:
     """Whether onsite and edge have counted all that the log holds, since they began; they tell it twice a second."""
-    onsite, edge = seen(home, "onsite"), seen(home, "edge")
+    onsite, edge = home.scraped("onsite"), home.scraped("edge")
     records = {stream: home.records(stream) for stream in (*SHARD_INPUT, ACTIONS, MESSAGES, OUTCOMES)}
     events = by_label(onsite, "attimo_events_total")
     if onsite["attimo_outbox", ""] or any(events.get(name, 0) != len(records[name]) for name in SHARD_INPUT):
@@ -129,10 +122,10 @@ def refused(home: House) -> None:
     """What nobody can read is counted by its reason: by the edge that refuses it, and by onsite that sets it aside."""
     answer = home.post("/v1/batch", {"batch": [{"type": "page", "anonymousId": "a"}, {"type": "page"}]})
     assert answer["rejected"] == 1
-    assert by_label(seen(home, "edge"), "attimo_edge_rejects_total") == {"no_person": 1}
+    assert by_label(home.scraped("edge"), "attimo_edge_rejects_total") == {"no_person": 1}
     with home.log() as log:
         log.append([Outgoing("clicks", b"a", b"{broken"), Outgoing("clicks", b"a", b'{"type":"page"}')])
-    home.wait(lambda: by_label(seen(home, "onsite"), "attimo_rejects_total") == {"unreadable": 1, "no_person": 1},
+    home.wait(lambda: by_label(home.scraped("onsite"), "attimo_rejects_total") == {"unreadable": 1, "no_person": 1},
               "what cannot be read is counted", 10)
     assert len(home.records(REJECTS)) == 3
 
@@ -155,9 +148,9 @@ def learned(home: House) -> None:
     assert min(model.quality.positives, model.quality.log_loss, model.quality.base_log_loss) > 0
     for name in ("learning", "onsite"):
         def says(name: str = name) -> bool:
-            found = seen(home, name)
+            found = home.scraped(name)
             shown = {what: found[f"attimo_model_{what}", ""] for what in expected}
             return shown == expected and 0 < found["attimo_model_age_seconds", ""] < 60
 
         home.wait(says, f"{name} shows the model", 10)
-    assert seen(home, "learning")["attimo_lag", OUTCOMES] == 0
+    assert home.scraped("learning")["attimo_lag", OUTCOMES] == 0

@@ -40,7 +40,21 @@ WAITING = frozenset(("wait", "wait_until", "wait_for"))
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Move every run on that this happening concerns, and begin those whose occasion it is."""
+    """Move every run on that this happening concerns, and begin those whose occasion it is.
+
+    >>> import msgspec
+    >>> from domain.event import Track
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> rest = {"name": "rest", "enters": {"event": "Quiz Finished"}, "steps": [{"wait": "1h"}, {"goal": "rested"}]}
+    >>> context = Context(0, compile_rules(msgspec.convert({"workflows": [rest]}, Playbook)))
+    >>> ann, now = Person(id="a:ann"), 1_700_000_000_000
+    >>> context.begin("clicks-0-1", now, now)
+    >>> [one.what for one in step(ann, Track(event="Quiz Finished"), context)]
+    ['entered', 'step']
+    >>> [at - now for name, at in ann.timers.items() if name.startswith("workflow:")]
+    [3600000]
+    """
     if not person.runs and not context.moves:
         entering = context.rules.workflows.on_event
         if not entering or isinstance(event, Letter) or event.name not in entering:

@@ -154,7 +154,14 @@ def _disarm(person: Person, armed: Armed, event: Happening | None, context: Cont
 
 
 def forget(person: Person, context: Context) -> Sequence[Effect]:
-    """The visit is over (or somebody else's, or nothing can be armed any more): the browser holds nothing."""
+    """The visit is over (or somebody else's, or nothing can be armed any more): the browser holds nothing.
+
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> ann = Person(id="a:ann", armed={"exit_intent": Armed("stay", "an-action", "key", 9_000, "ann")})
+    >>> [(one.campaign, one.because.reason) for one in forget(ann, Context(0, compile_rules(Playbook())))], ann.armed
+    ([('stay', 'the visit is over')], {})
+    """
     person.timers.pop(ARM_TIMER, None)
     gone = list(person.armed.values())
     person.armed.clear()

@@ -40,7 +40,17 @@ EVERY: tuple[Book, ...] = ()
 
 
 def keep(person: Person, event: Event, context: Context) -> Sequence[Effect]:
-    """Keep every book that this event concerns."""
+    """Keep every book that this event concerns.
+
+    >>> from domain.event import Track
+    >>> from domain.playbook import Playbook
+    >>> from state.person import Reserved
+    >>> from state.rules import compile_rules
+    >>> ann = Person(id="a:ann", reserved=[Reserved("an-action", "hello", 1_000, 9_000)])
+    >>> held = Track(event="Offer Held", properties={"action_id": "an-action", "campaign": "hello"})
+    >>> keep(ann, held, Context(0, compile_rules(Playbook()))), ann.reserved
+    ([], [])
+    """
     effects: list[Effect] = []
     for book in BOOKS.get(event.name, ()):
         effects += book(person, event, context)

@@ -30,7 +30,21 @@ _rank = attrgetter("rank")
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Propose what fires now; arm and disarm what fires in the browser."""
+    """Propose what fires now; arm and disarm what fires in the browser.
+
+    >>> import msgspec
+    >>> from domain.event import Track
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> hello = {"name": "hello", "format": "bar", "trigger": {"event": "Quiz Finished"},
+    ...          "content": {"default": {"title": "Hello"}}}
+    >>> context = Context(0, compile_rules(msgspec.convert({"campaigns": [hello]}, Playbook)))
+    >>> context.begin("clicks-0-1", 5_000, 5_000)
+    >>> step(Person(id="a:ann"), Track(event="Quiz Finished"), context)
+    ()
+    >>> [proposal.rule.name for proposal in context.proposals]
+    ['hello']
+    """
     rules = context.rules
     if person.bot or person.alias_of:
         lost(person)

@@ -35,7 +35,21 @@ def shown(person: Person, event: Event, context: Context) -> Sequence[Effect]:
 
 
 def dismissed(person: Person, event: Event, context: Context) -> Sequence[Effect]:
-    """It was closed by hand: it does not come back in this visit."""
+    """It was closed by hand: it does not come back in this visit.
+
+    >>> import msgspec
+    >>> from domain.playbook import Playbook
+    >>> from state.person import Session
+    >>> from state.rules import compile_rules
+    >>> hello = {"name": "hello", "format": "bar", "trigger": {"event": "Quiz Finished"},
+    ...          "content": {"default": {"title": "Hello"}}}
+    >>> context = Context(0, compile_rules(msgspec.convert({"campaigns": [hello]}, Playbook)))
+    >>> ann = Person(id="a:ann", session=Session("s", 0, 0))
+    >>> dismissed(ann, Track(event="Offer Dismissed", properties={"action_id": "x", "campaign": "hello"}), context)
+    ()
+    >>> ann.session.dismissed
+    ['hello']
+    """
     named, session = _named(event), person.session
     if named is None or session is None or named[1] not in context.rules.campaigns:
         return ()

@@ -19,7 +19,18 @@ A_PLACE, A_CHANNEL = 3, 10
 
 
 def propose(person: Person, facts: Facts, rules: Iterator[CampaignRule], context: Context) -> None:
-    """Propose them, or put them off by their delay. `rules` come by rank, and are asked for as they are wanted."""
+    """Propose them, or put them off by their delay. `rules` come by rank, and are asked for as they are wanted.
+
+    >>> import msgspec
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> hello = {"name": "hello", "format": "bar", "trigger": {"event": "Quiz Finished"},
+    ...          "content": {"default": {"title": "Hello"}}}
+    >>> context = Context(0, compile_rules(msgspec.convert({"campaigns": [hello]}, Playbook)))
+    >>> propose(Person(id="a:ann"), Facts(), iter(context.rules.ranked), context)
+    >>> [proposal.rule.name for proposal in context.proposals]
+    ['hello']
+    """
     if context.rules.delays:
         rules = _without_delayed(person, rules, context)
     some = list(islice(rules, FEW + 1))

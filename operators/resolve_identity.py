@@ -27,7 +27,18 @@ JOINED = "they logged in"
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Claim what is ours, hand over what is claimed, absorb what is handed over."""
+    """Claim what is ours, hand over what is claimed, absorb what is handed over.
+
+    >>> from domain.event import Identify
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> ann, context = Person(id="u:ann"), Context(0, compile_rules(Playbook()))
+    >>> context.begin("people-0-1", 5_000, 5_000)
+    >>> [(letter.kind, letter.to) for letter in step(ann, Identify(user_id="ann", anonymous_id="x"), context)]
+    [('claim', 'a:x')]
+    >>> step(ann, Identify(user_id="ann", anonymous_id="x"), context)
+    ()
+    """
     if isinstance(event, Letter):
         return _read(person, event, context)
     if isinstance(event, Due) or person.id[0] != "u":

@@ -43,7 +43,25 @@ _REFILL = frozenset(("limit", "group_limit", "pressure"))
 
 
 def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Decide what was proposed, and what waited until now; take back what an event makes pointless."""
+    """Decide what was proposed, and what waited until now; take back what an event makes pointless.
+
+    >>> import msgspec
+    >>> from domain.event import Track
+    >>> from domain.playbook import Playbook
+    >>> from state.person import Session
+    >>> from state.rules import compile_rules
+    >>> hello = {"name": "hello", "format": "bar", "trigger": {"event": "Quiz Finished"}, "limits": {"total": 1},
+    ...          "content": {"default": {"title": "Hello"}}}
+    >>> rules = compile_rules(msgspec.convert({"campaigns": [hello]}, Playbook))
+    >>> ann, context = Person(id="a:ann", session=Session("s", 0, 0, anonymous_id="ann")), Context(0, rules)
+    >>> for n in (1, 2):
+    ...     context.begin(f"clicks-0-{n}", n * 1_000, n * 1_000)
+    ...     context.proposals = [Proposal(rules.campaigns["hello"])]
+    ...     [effect] = step(ann, Track(event="Quiz Finished"), context)
+    ...     print(type(effect).__name__, [effect.because.reason])
+    Send ['']
+    Hold ['limit']
+    """
     if not context.proposals and not person.reserved and not isinstance(event, Due):  # nearly always
         return ()
     effects: list[Effect] = []

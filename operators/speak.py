@@ -60,6 +60,16 @@ def promise(person: Person, facts: Facts, rule: CampaignRule, prepared: Prepared
     """See that the person holds the coupon that the campaign promises; how long what is said is good (ms).
 
     Silence when there is none for them, or it could not be told: what is not said is not promised.
+
+    >>> import msgspec
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> hello = {"name": "hello", "format": "bar", "trigger": {"event": "Quiz Finished"}, "valid_for": "10m",
+    ...          "content": {"default": {"title": "Hello"}}}
+    >>> rules = compile_rules(msgspec.convert({"campaigns": [hello]}, Playbook))
+    >>> rule = rules.campaigns["hello"]
+    >>> promise(Person(id="a:ann"), Facts(), rule, prepare(rule, "", rules), Context(0, rules))
+    600000
     """
     until = context.now + rule.valid_for
     pool = rule.campaign.coupon

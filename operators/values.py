@@ -128,7 +128,12 @@ def coupon_values(person: Person, worth: Discount, rules: Rules, *, products: bo
 
 
 def coupon_stamp(person: Person, pool: str, products: tuple[str, ...] | None = None) -> tuple[Any, ...] | None:
-    """Their coupon of this pool; with the `products` it is good for (none named: all), those that they looked at."""
+    """Their coupon of this pool; with the `products` it is good for (none named: all), those that they looked at.
+
+    >>> from state.person import Coupon
+    >>> coupon_stamp(Person(id="a:ann", coupons=[Coupon("TEN-1", "ten", "reserved", at=0, until=9_000)]), "ten")
+    (('TEN-1', 9000),)
+    """
     coupon = held(person, pool)
     seen = covered(known(person).products, products) if products is not None else ()
     if coupon is None and not seen:

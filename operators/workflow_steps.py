@@ -58,7 +58,18 @@ class Walk(NamedTuple):
 
 
 def arrive(walk: Walk, step: StepRule) -> int | None:
-    """Do what the step says; the index of the next one (or END), or None when they stay. `run.since` is set."""
+    """Do what the step says; the index of the next one (or END), or None when they stay. `run.since` is set.
+
+    >>> import msgspec
+    >>> from domain.playbook import Playbook
+    >>> from state.rules import compile_rules
+    >>> rest = {"name": "rest", "enters": {"event": "Quiz Finished"}, "steps": [{"wait": "1h"}, {"tag": "vip"}]}
+    >>> context = Context(0, compile_rules(msgspec.convert({"workflows": [rest]}, Playbook)))
+    >>> rule, run = context.rules.workflows.live["rest"], Run("rest", "v", began_at=0)
+    >>> walk = Walk(Person(id="a:ann"), Due("again", "", 0), context, [], rule, "rest-1", run)
+    >>> arrive(walk, rule.steps[0]), run.until
+    (None, 3600000)
+    """
     return _ARRIVE[step.kind](walk, step)
 
 

@@ -288,6 +288,42 @@ def test_killed_at_random_under_load(home: House, listener: Listener, seed: int)
     assert [home.stop(name) for name in names] == [0, 0, 0, 0]
 
 
+<<<<<<< HEAD
+=======
+def test_killed_at_random_with_redis_while_browsers_listen(tmp_path: Path, playbook: Path) -> None:
+    """Redis comes back empty, twice. Every browser carries out each action once, however often its stream breaks."""
+    chance, server = random.Random(7), Server(tmp_path)
+    server.start()
+    home = House(tmp_path / "data", server.url, playbook, partitions=8)
+    names = ["edge", "onsite", "outreach"]
+    browsers = None
+    try:
+        for name in names:
+            home.start(name)
+        browsers = Browsers(home, [f"visitor-300-{n}" for n in range(10)])
+        dying = ["edge", "redis", "onsite", "edge", "redis"]  # Redis last: nobody who starts again makes up for it
+        with Crowd(home, 300, browsers, people=10) as crowd:
+            for done, name in enumerate(dying):
+                home.wait(partial(crowd.has, 30 * (done + 1)), "messages come in")
+                time.sleep(chance.random() / 2)
+                if name == "redis":
+                    server.kill()
+                    time.sleep(chance.random() / 2)
+                    server.start()
+                else:
+                    home.kill(name)
+                    home.start(name)
+        check(home, crowd)
+        assert browsers.streams > 20, "nobody had to come back"
+        assert [home.stop(name) for name in names] == [0, 0, 0]
+    finally:
+        home.close()
+        if browsers is not None:
+            browsers.close()
+        server.kill()
+
+
+>>>>>>> 1ed661a (Every verb is held to the same laws, and every module of operators has an example that runs)
 GROUPS = ("cups", "mugs", "pots")
 COUNTS = """
 when = {{ did = {{ event = "Product Viewed", at_least = 3, within = "1d", where = {{ category = "{group}" }} }} }}

@@ -36,6 +36,15 @@ _ONSITE = (b'{"type":"send"', b'{"type":"arm"', b'{"type":"disarm"')
 _encode = msgspec.json.Encoder().encode
 
 
+def filled_key(shop: str) -> str:
+    """Where Redis says that it holds what is armed; one that has come back empty does not.
+
+    >>> filled_key("demo")
+    'attimo:demo:filled'
+    """
+    return f"attimo:{shop}:filled"
+
+
 class Publisher:
     """One worker's way out. `wall` gives the wall clock in ms: staleness is measured against it."""
 
@@ -44,7 +53,7 @@ class Publisher:
         self._shop = shop
         self._wall = wall
         self._redis = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1)
-        self._marker = f"attimo:{shop}:filled"
+        self._marker = filled_key(shop)
         self._waiting: list[Row] = []
         self._retry_at = 0.0
         self._tickets: list[tuple[Ticket, list[int]]] = []

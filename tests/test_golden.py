@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from connectors.binding import bound_key
 from connectors.kafka_topics import topic_of
 from connectors.playbook_folder import read
+from connectors.publisher import filled_key
 from domain.action import armed_key, channel
 from domain.event import decode, milliseconds
 from domain.partition import partition_of
@@ -36,7 +38,8 @@ def same(name: str, found: str) -> None:
 
 def test_names_outside() -> None:
     topics = [f"topic {topic_of('demo', stream)} {partitions_of(stream)}" for stream in ALL]
-    redis = [f"channel {channel('demo', 'a1')}", f"hash {armed_key('demo', 'a1')}"]
+    redis = [f"channel {channel('demo', 'a1')}", f"hash {armed_key('demo', 'a1')}",
+             f"string {bound_key('demo', 'a1')}", f"string {filled_key('demo')}"]
     same("names", "\n".join([*topics, *redis]) + "\n")
 
 

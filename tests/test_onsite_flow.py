@@ -1,14 +1,17 @@
-"""The on-site dataflow as Bytewax sees it: its step ids are a storage format, and it wires nothing on import."""
+"""The dataflows as Bytewax sees them: their step ids are a storage format, and they open nothing before they run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from bytewax.dataflow import Dataflow, Operator
 
 from domain.settings import Settings
-from flows import onsite
+from flows import learning, onsite, outreach
 
-GOLDEN = Path(__file__).parent / "golden" / "onsite.steps"
+GOLDEN = Path(__file__).parent / "golden"
+FLOWS = pytest.mark.parametrize("flow", [onsite.flow, learning.flow, outreach.flow],
+                                ids=["onsite", "learning", "outreach"])
 
 
 def step_ids(flow: Dataflow) -> list[str]:
@@ -20,13 +23,16 @@ def step_ids(flow: Dataflow) -> list[str]:
     return below(flow.substeps)
 
 
-def test_step_ids_are_the_golden_ones(tmp_path: Path) -> None:
-    found = step_ids(onsite.flow(Settings(data=str(tmp_path))))
-    assert found == GOLDEN.read_text().split(), "a renamed step forgets its state: bless only with a migration"
+@FLOWS
+def test_step_ids_are_the_golden_ones(flow: Callable[[Settings], Dataflow], tmp_path: Path) -> None:
+    made = flow(Settings(data=str(tmp_path)))
+    kept = (GOLDEN / f"{made.flow_id}.steps").read_text().split()
+    assert step_ids(made) == kept, "a renamed step forgets its state: bless only with a migration"
 
 
-def test_the_flow_opens_nothing_until_it_runs(tmp_path: Path) -> None:
-    onsite.flow(Settings(data=str(tmp_path / "data")))
+@FLOWS
+def test_a_flow_opens_nothing_until_it_runs(flow: Callable[[Settings], Dataflow], tmp_path: Path) -> None:
+    flow(Settings(data=str(tmp_path / "data")))
     assert not (tmp_path / "data").exists()
 
 

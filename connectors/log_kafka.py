@@ -10,6 +10,7 @@ Reading is in `log_kafka_reader.py`; the topics and their settings in `kafka_top
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -200,7 +201,7 @@ class KafkaLog:
             while len(done) < places:
                 if time.monotonic() > deadline:
                     raise LogError("Kafka does not answer: the records cannot be read")
-                for message in answer(lambda: self._looker.consume(1000, 0.05), "Kafka"):  # type: ignore[union-attr]
+                for message in answer(partial(self._looker.consume, 1000, 0.05), "Kafka"):
                     place = (message.topic(), message.partition())
                     if (error := message.error()) is not None:
                         if error.code() == KafkaError._PARTITION_EOF:

@@ -201,7 +201,7 @@ class KafkaReader:
             if (error := message.error()) is not None:
                 self._trouble(message, error)
                 continue
-            stream = self._streams[message.topic(), message.partition()]  # type: ignore[index]
+            stream = self._streams[message.topic(), message.partition()]  # type: ignore[index]  # a record has both
             offset = message.offset() or 0
             key, value, log_time = message.key(), message.value() or b"", message.timestamp()[1]
             stream.position = offset + 1
@@ -256,7 +256,7 @@ class KafkaReader:
     def _trouble(self, message: Message, error: KafkaError) -> None:
         """The end of a place is no trouble; what the client will mend by itself stops the clock until it has."""
         if error.code() == KafkaError._PARTITION_EOF:
-            stream = self._streams[message.topic(), message.partition()]  # type: ignore[index]
+            stream = self._streams[message.topic(), message.partition()]  # type: ignore[index]  # an end has both
             stream.position = max(stream.position, message.offset() or 0)
             return
         lost = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC,
@@ -297,7 +297,7 @@ class KafkaReader:
         """Take out of `behind` what has been read up to the last answer."""
         for message in messages:
             if message.partition() is not None:
-                behind = self._behind[message.partition()]  # type: ignore[index]
+                behind = self._behind[message.partition()]  # type: ignore[index]  # it is none but None: asked above
                 if behind:
                     for stream in [stream for stream in behind if stream.position >= stream.end]:
                         behind.discard(stream)

@@ -1,9 +1,12 @@
 """The house rules that a machine can hold: which way imports go, who may know the time, how big a file may grow."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from tokenize import COMMENT, generate_tokens
 
 import pytest
 
@@ -29,6 +32,8 @@ FORBIDDEN_CALLS = {
     "datetime.datetime.utcnow", "datetime.date.today", "os.urandom", "uuid.uuid1", "uuid.uuid4", "uuid4", "open",
 }
 MAX_LINES = 400
+SWITCHED_OFF = re.compile(r"#\s*(noqa|type:\s*ignore)")
+WITH_REASON = re.compile(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\])\s*[#-]\s*\w")
 
 
 def modules(*folders: str) -> list[Path]:
@@ -79,6 +84,18 @@ def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
     assert lines <= MAX_LINES, f"{named(path)} has {lines} lines: split it by noun or verb"
 
 
+def reasonless(text: str) -> list[str]:
+    """The comments that switch a check off and do not say why."""
+    comments = [one.string for one in generate_tokens(StringIO(text).readline) if one.type == COMMENT]
+    return [one for one in comments if SWITCHED_OFF.search(one) and not WITH_REASON.search(one)]
+
+
+def test_whatever_is_switched_off_has_its_reason() -> None:
+    files = [ROOT / "attimo.py", *modules(*MAY_IMPORT, "benchmarks", "tests")]
+    bare = [f"{named(path)}: {one}" for path in files for one in reasonless(path.read_text("utf-8"))]
+    assert not bare, "say why, behind it"
+
+
 def test_tests_are_not_packages() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py")), "an __init__.py under tests/ hides the product's packages"
 
@@ -100,3 +117,5 @@ def test_the_rules_can_be_broken() -> None:
     tree = ast.parse("\n".join(lines))
     assert list(imported(tree)) == ["connectors.log", "time", "random"]
     assert "time.time" in {dotted(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    off = "# noqa", "# noqa: S101", "# type: ignore", "# type: ignore[index]"
+    assert reasonless("\n".join([*off, "# noqa: S101 - so", "# type: ignore[index, misc]  # so", "# so"])) == list(off)

@@ -124,8 +124,8 @@ def plain_step(person: Person, event: Happening, context: Context) -> Sequence[E
         if due < person.timers.get("seconds:", NEVER):
             person.timers["seconds:"] = due
         exits = Everybody([rule for rule in rules.ranked if rule.kind == "exit_intent"])
-        effects = arm_ahead(person, facts, session, SimpleNamespace(exits=exits), event,  # type: ignore[arg-type]
-                            context)
+        plain: Any = SimpleNamespace(exits=exits)  # no more of an audience is asked for
+        effects = arm_ahead(person, facts, session, plain, event, context)
     propose(person, facts, iter(come), context)
     return effects
 

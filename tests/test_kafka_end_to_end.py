@@ -7,7 +7,8 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,24 +72,49 @@ def test_a_plain_producer_with_and_without_the_right_partitioner(home: House, br
     assert home.stop("onsite") == 0
 
 
-@pytest.mark.skipif(not shutil.which("kcat") or not shutil.which("redis-cli"), reason="needs kcat and redis-cli")
-def test_kcat_in_and_redis_cli_out(home: House, broker: Broker) -> None:
-    home.start("onsite")
+@contextmanager
+def subscribed(home: House, who: str) -> Iterator[Callable[[], list[str]]]:
+    """A plain `redis-cli SUBSCRIBE` to what one person is told; gives the next message, line by line."""
     where = home.settings.redis.removeprefix("unix://")
-    with subprocess.Popen(["redis-cli", "-s", where, "SUBSCRIBE", channel(home.settings.shop, "kim")],
+    with subprocess.Popen(["redis-cli", "-s", where, "SUBSCRIBE", channel(home.settings.shop, who)],
                           stdout=subprocess.PIPE, text=True) as cli:
         assert cli.stdout is not None
-        heard = [cli.stdout.readline().strip() for _ in range(3)]
-        assert heard[0] == "subscribe"
-        subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", f"{home.settings.shop}.carts", "-K", "|",
-                        "-X", "partitioner=murmur2_random"], input=b"kim|" + added("kim"), check=True, timeout=30)
-        message = [cli.stdout.readline().strip() for _ in range(3)]
-        cli.terminate()
+        lines = cli.stdout
+
+        def heard() -> list[str]:
+            return [lines.readline().strip() for _ in range(3)]
+
+        try:
+            assert heard()[0] == "subscribe"
+            yield heard
+        finally:
+            cli.terminate()
+
+
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="needs redis-cli")
+def test_a_plain_producer_in_and_redis_cli_out(home: House, broker: Broker) -> None:
+    home.start("onsite")
+    with subscribed(home, "kim") as heard:
+        producer = Producer({"bootstrap.servers": broker.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+        producer.produce(f"{home.settings.shop}.carts", key=b"kim", value=added("kim"))
+        assert producer.flush(20) == 0
+        message = heard()
     action = json.loads(message[2])
     assert message[:2] == ["message", f"onsite:{home.settings.shop}:kim"]
     assert (action["type"], action["campaign"]) == ("send", "added")
     assert action["content"]["title"].startswith("It is in your cart")
     assert "person" not in action
+
+
+@pytest.mark.skipif(not shutil.which("kcat"), reason="needs kcat")
+def test_kcat_in(home: House, broker: Broker) -> None:
+    home.start("onsite")
+    listener = Listener(home.settings.redis, home.settings.shop)
+    subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", f"{home.settings.shop}.carts", "-K", "|",
+                    "-X", "partitioner=murmur2_random"], input=b"kim|" + added("kim"), check=True, timeout=30)
+    home.wait(lambda: "added" in [campaign for _, campaign in listener.told.values()], "kim is answered")
+    assert {who for who, _ in listener.told.values()} == {"kim"}
+    listener.close()
 
 
 def test_killed_on_kafka_too(home: House) -> None:

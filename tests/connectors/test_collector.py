@@ -441,7 +441,7 @@ def test_configuration_for_clients(shared: House) -> None:
     assert requests.get(f"{shared.url}/v1/projects/wrong/settings", timeout=10).status_code == 404
     coded = base64.b64encode(f"{WRITE_KEY}:".encode()).decode()
     for more in ({"params": {"writeKey": WRITE_KEY}}, {"headers": {"Authorization": f"Basic {coded}"}}):
-        found = requests.get(f"{shared.url}/sourceConfig/", timeout=10, **more).json()  # type: ignore[arg-type]
+        found = requests.get(f"{shared.url}/sourceConfig/", timeout=10, **more).json()  # type: ignore[arg-type]  # two kinds
         assert found["source"]["writeKey"] == WRITE_KEY
 
 

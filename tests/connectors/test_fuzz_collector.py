@@ -55,7 +55,9 @@ def call(path: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = (), qu
          method: str = "POST", kept: Kept | None = None) -> tuple[int, bytes, list[Outgoing]]:
     """One call, without a network."""
     kept = kept or Kept()
-    collector = Collector(SHOP, GroupCommit(kept), Binder(SHOP, NoRedis()), Origins((), ""))  # type: ignore[arg-type]
+    binder = Binder(SHOP, NoRedis())  # type: ignore[arg-type]  # it only has to be away
+    commits = GroupCommit(kept)  # type: ignore[arg-type]  # a log that only takes
+    collector = Collector(SHOP, commits, binder, Origins((), ""))
     scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": list(headers),
              "client": ("127.0.0.1", 5), "scheme": "http"}
     parts: list[Message] = [{"type": "http.request", "body": body[at:at + 1_000], "more_body": at + 1_000 < len(body)}

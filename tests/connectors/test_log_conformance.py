@@ -50,7 +50,7 @@ def read(reader: Reader, count: int, limit: int = 1000) -> list[Record]:
 
 
 def all_of(log: Log, count: int, **arguments: object) -> list[Record]:
-    with reading(log, **arguments) as reader:  # type: ignore[arg-type]
+    with reading(log, **arguments) as reader:  # type: ignore[arg-type]  # each row names one argument
         return read(reader, count)
 
 

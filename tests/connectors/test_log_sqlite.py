@@ -127,7 +127,7 @@ def test_a_bulk_append_leaves_room_for_others(tmp_path: Path) -> None:
             sizes.append(len(records))
             write(file, records)
 
-        log._write = counted  # type: ignore[method-assign, assignment]
+        log._write = counted  # type: ignore[method-assign, assignment]  # it counts, and then does the same
         log.append([click(number) for number in range(BULK * 2 + 7)])
     assert sizes == [BULK, BULK, 7]
 

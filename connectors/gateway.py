@@ -4,7 +4,8 @@
     Redis armed:{shop}:{id} ─────(first)────────────┘
 
 A stream is opened only with a token, and the token only with the cookie that the collector bound to the id. The first
-event is `armed`: the list of what the browser should hold now; it comes again, whole, after Redis was away.
+event is `armed`: the list of what the browser should hold now; it comes again, whole, after Redis was away. A Redis
+that came back empty is asked once it was filled (`connectors/publisher.py`): what it does not know yet is not nothing.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from connectors.identity_tokens import MAX_TOKEN, TOKEN_SECONDS
 from connectors.listener import Listener, sse
 from connectors.metrics import EDGE_DELIVERED, EDGE_DROPPED, EDGE_LISTENERS, EDGE_STALE
 from connectors.subscriptions import Subscriptions
-from domain.action import armed_key, channel
+from domain.action import armed_key, channel, filled_key
 from domain.settings import Settings
 
 PER_ID: Final = 16
@@ -33,6 +34,8 @@ PER_ID: Final = 16
 
 TOTAL: Final = 20_000
 KEEP_ALIVE: Final = 15.0
+FILLED: Final = 10.0
+"""Seconds that an empty Redis is given to be filled; after them there is nobody who could."""
 RETRY: Final = b"retry: 2000\n\n"
 _TYPES: Final = frozenset({"send", "arm", "disarm"})
 
@@ -165,12 +168,20 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
     async def _read_armed(self, listener: Listener, turn: int) -> None:
-        key = armed_key(self._settings.shop, listener.anonymous_id)
+        key, marker = armed_key(self._settings.shop, listener.anonymous_id), filled_key(self._settings.shop)
+        until = 0.0
         while listener.turn == turn and not listener.ended.is_set():
             try:
-                kept = await self._redis.hgetall(key)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.exists(marker)  # first: the marker is the last thing that a fill writes
+                    pipe.hgetall(key)
+                    filled, kept = await pipe.execute()
             except (RedisError, OSError, TimeoutError):
                 await asyncio.sleep(0.2)
+                continue
+            until = until or time.monotonic() + FILLED
+            if not filled and time.monotonic() < until:
+                await asyncio.sleep(0.1)
                 continue
             if listener.turn != turn:
                 return

@@ -17,7 +17,7 @@ import redis
 from connectors import metrics
 from connectors.log import Log, Ticket
 from domain import action as actions
-from domain.action import Arm, Disarm, Send, armed_key, channel, published
+from domain.action import Arm, Disarm, Send, armed_key, channel, filled_key, published
 from domain.effect import Row
 from domain.record import Outgoing
 from domain.streams import ACTIONS, PEOPLE
@@ -34,15 +34,6 @@ REBUILD = 200_000
 
 _ONSITE = (b'{"type":"send"', b'{"type":"arm"', b'{"type":"disarm"')
 _encode = msgspec.json.Encoder().encode
-
-
-def filled_key(shop: str) -> str:
-    """Where Redis says that it holds what is armed; one that has come back empty does not.
-
-    >>> filled_key("demo")
-    'attimo:demo:filled'
-    """
-    return f"attimo:{shop}:filled"
 
 
 class Publisher:

@@ -184,3 +184,12 @@ def armed_key(shop: str, anonymous_id: str) -> str:
     'armed:demo:a1'
     """
     return f"armed:{shop}:{anonymous_id}"
+
+
+def filled_key(shop: str) -> str:
+    """Where Redis says that it holds what browsers should hold; one that has come back empty does not, for a while.
+
+    >>> filled_key("demo")
+    'attimo:demo:filled'
+    """
+    return f"attimo:{shop}:filled"

@@ -4,17 +4,19 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
+import redis as redis_client
 import requests
 
 from connectors.edge import Edge, server
 from connectors.log import Log
 from connectors.log_sqlite import SqliteLog
 from connectors.pages import WEB
+from domain.action import filled_key
 from domain.record import Record
 from domain.settings import Settings
 from domain.streams import PUBLIC
@@ -64,6 +66,8 @@ def house(folder: Path, redis: str, **more: Any) -> Iterator[House]:
     settings = Settings(**{
         "data": str(folder), "redis": redis, "port": free_port(), "metrics_port": 0, "partitions": 4,
         "write_key": WRITE_KEY, "server_key": SERVER_KEY, "secret": SECRET, **more})
+    with redis_client.Redis.from_url(redis) as client, suppress(redis_client.ConnectionError):
+        client.set(filled_key(settings.shop), 1)  # as an onsite flow does that runs beside it
     running = server(Edge(settings, lambda: SqliteLog(Path(settings.data), settings.partitions)))
     wrong: list[BaseException] = []
 

@@ -13,8 +13,7 @@ import pytest
 from connectors.binding import bound_key
 from connectors.kafka_topics import topic_of
 from connectors.playbook_folder import read
-from connectors.publisher import filled_key
-from domain.action import armed_key, channel
+from domain.action import armed_key, channel, filled_key
 from domain.event import decode, milliseconds
 from domain.partition import partition_of
 from domain.record import Record

@@ -21,7 +21,7 @@ from connectors import identity_tokens, mistakes_file
 from connectors.binding import bound_key
 from connectors.identity_tokens import COOKIE, COOKIE_SECONDS, Binding, user_hash
 from connectors.listener import QUEUE, Listener
-from domain.action import armed_key, channel
+from domain.action import armed_key, channel, filled_key
 from domain.mistakes import Mistakes
 from domain.model import Model, Quality, encode
 from domain.problem import Problem
@@ -375,6 +375,20 @@ def test_the_armed_set_first_then_what_happens(visitor: Browser, publisher: "red
         ("arm", "new"), ("send", "now"), ("disarm", "gone")]
 
 
+def test_an_empty_redis_is_asked_once_it_was_filled(visitor: Browser, publisher: "redis_client.Redis") -> None:
+    """A browser that was told of an empty set at once would let go of what it holds, and never hear of it again."""
+    publisher.delete(filled_key(SHOP))
+    try:
+        visitor.listen()
+        with pytest.raises(Empty):
+            visitor.heard.get(timeout=0.3)
+        publisher.hset(armed_key(SHOP, visitor.anonymous_id), "one", orjson.dumps(action("kept", "one")))
+    finally:
+        publisher.set(filled_key(SHOP), 1)
+    name, armed = visitor.next()
+    assert (name, [one["id"] for one in armed]) == ("armed", ["kept"])
+
+
 def test_each_id_once_and_nothing_stale(visitor: Browser, publisher: "redis_client.Redis") -> None:
     who = visitor.anonymous_id
     found = action("known", "one")
@@ -457,6 +471,7 @@ def test_redis_goes_away_and_comes_back(tmp_path: Path) -> None:
             assert running.post("/v1/page", {"anonymousId": "patient"}).status_code == 200
             server = start()
             with redis_client.Redis(unix_socket_path=str(path)) as client:
+                client.set(filled_key(SHOP), 1)
                 arm(client, "patient", action("meanwhile", "two"))  # heard, or found in the armed set
                 seen: list[str] = []
                 while "meanwhile" not in seen:
@@ -485,6 +500,9 @@ def test_a_stream_opened_while_redis_is_away_gets_its_set_later(tmp_path: Path) 
             [redis_binary(), "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)],
             stdout=subprocess.DEVNULL)
         try:
+            until(path.exists, "Redis starts")
+            with redis_client.Redis(unix_socket_path=str(path)) as client:
+                client.set(filled_key(SHOP), 1)
             assert browser.next() == ("armed", [])
         finally:
             server.kill()

@@ -6,9 +6,10 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+ROUNDS ?= 50
 PYTHON ?=
 
-.PHONY: help run test bench lint docs kafka lock clean node
+.PHONY: help run test crash bench lint docs kafka lock clean node
 
 help: ## what can be made
 	@echo "attimo: marketing automation in the moment"; echo
@@ -22,6 +23,9 @@ test: $(VENV)/ready-dev node ## lint, types and every test (ARGS goes to pytest)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+crash: $(VENV)/ready-dev ## kill processes at random, 50 rounds (ROUNDS=n for another number)
+	ATTIMO_CRASH_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/test_crash.py $(ARGS)
 
 bench: $(VENV)/ready-dev ## measure against the floor, write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)

@@ -19,6 +19,7 @@ from connectors.log import Log, Ticket
 from domain import action as actions
 from domain.action import Arm, Disarm, Send, armed_key, channel, filled_key, published
 from domain.effect import Row
+from domain.failpoint import failpoint
 from domain.record import Outgoing
 from domain.streams import ACTIONS, PEOPLE
 
@@ -70,6 +71,7 @@ class Publisher:
                 self._waiting += onsite
             else:
                 feedback = self._to_redis(onsite)
+                failpoint("onsite:after_redis")
         outgoing = [Outgoing(row.stream, row.key, row.body, None, row.at) for row in rows]
         seqs = list(dict.fromkeys([row.seq for row in rows]))
         self._tickets.append((self._log.begin([*outgoing, *feedback]), seqs))

@@ -5,6 +5,7 @@ seventh time. Without the variable a failpoint costs one comparison.
 
     collector:after_append   the log has the event, the sender has no answer
     onsite:after_commit      the store remembers, nobody was told
+    onsite:after_redis       Redis has said it, the log does not have it
     onsite:after_publish     told, but the outbox does not know it yet
     onsite:warming           some of what a new playbook counts was gathered from the log
     onsite:swapping          all of it was kept, and the new playbook is not live yet

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,6 +66,33 @@ def redis_server() -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(10)
+
+
+class Server:
+    """A Redis that keeps nothing: when it starts again it is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "redis.sock"
+        self.url = f"unix://{self.path}"
+        self.folder = folder
+
+    def start(self) -> None:
+        command = [redis_binary(), "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder),
+                   "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        client = redis.Redis.from_url(self.url)
+        for _ in range(500):
+            try:
+                client.ping()
+                break
+            except redis.RedisError:
+                time.sleep(0.01)
+        client.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.path.unlink(missing_ok=True)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

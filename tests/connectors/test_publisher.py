@@ -1,7 +1,6 @@
 """The publisher: Redis may go away, come back, and come back empty; what was decided arrives, or is held as stale."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from domain import action as actions
 from domain.action import Action, Arm, Content, CouponNews, Disarm, Move, Progress, Send, armed_key, channel
 from domain.effect import Row
 from domain.record import Record
-from tests.support import redis_binary
+from tests.support import Server
 
 pytestmark = pytest.mark.redis
 SHOP = "demo"
@@ -23,33 +22,6 @@ SHOP = "demo"
 
 def now() -> int:
     return time.time_ns() // 1_000_000
-
-
-class Server:
-    """A Redis that keeps nothing: when it starts again it is empty."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "redis.sock"
-        self.url = f"unix://{self.path}"
-        self.folder = folder
-
-    def start(self) -> None:
-        command = [redis_binary(), "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder),
-                   "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        client = redis.Redis.from_url(self.url)
-        for _ in range(500):
-            try:
-                client.ping()
-                break
-            except redis.RedisError:
-                time.sleep(0.01)
-        client.close()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.path.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ WAIT = 0.005
 """Seconds a worker sleeps at most without looking at the clock."""
 ROUND = 0.5
 """Seconds between two rounds of looking after things."""
-TICKED = 8
+TICKED = 4
 """Shards whose timers fire between two reads, those that are due longest first: who has an event waits for no more."""
 AT_REST = 1_000
 """Reads without anything new (some seconds), after which there is time to look at everything that is in memory."""

@@ -36,7 +36,7 @@ from state.warmth import Warm, passed_on, warm
 
 ALL = -2
 """In place of a record's index: the batch as a whole."""
-SLICE = 25
+SLICE = 10
 """Other people's timers that fire at the end of one batch; the rest follow in the next, and nobody waits for them."""
 MOST_AT_ONCE = 1_000
 """Timers of one person that fire at one instant; more is a step that sets its timer for now again and again."""

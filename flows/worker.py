@@ -27,7 +27,7 @@ from domain.streams import MODELS, PUBLIC, SHARD_INPUT
 from flows.live_playbook import LivePlaybook
 from state import rfm
 from state.context import Step
-from state.shard import Shard
+from state.shard import HELD, SLICE, Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
 from state.tally import Misrouted, Tally
@@ -39,7 +39,8 @@ WAIT = 0.005
 ROUND = 0.5
 """Seconds between two rounds of looking after things."""
 TICKED = 4
-"""Shards whose timers fire between two reads, those that are due longest first: who has an event waits for no more."""
+"""Shards whose timers fire between two reads, those that are due longest first: who has an event waits for no more.
+With many records there are more of them, for half as many timers as records: a rush of timers must not feed itself."""
 AT_REST = 1_000
 """Reads without anything new (some seconds), after which there is time to look at everything that is in memory."""
 BUSY = 10
@@ -54,7 +55,7 @@ PROPENSITY = "propensity"
 
 logger = structlog.get_logger()
 Work = tuple[int, list[Record], int]
-"""(partition, records in order, tick or 0): plain, so that it crosses processes."""
+"""(partition, records in order, tick, 0 or HELD): plain, so that it crosses processes."""
 
 
 def shard_key(partition: int) -> str:
@@ -103,6 +104,7 @@ class Worker:
         self._round_at = self._turns_at = 0.0
         self._elsewhere_at = 0
         self._let_go = False
+        self._turn: frozenset[int] = frozenset()
 
     def own(self, partitions: Sequence[int]) -> None:
         """Take these shards over: load where they stand, and send what their last owner could not."""
@@ -161,7 +163,7 @@ class Worker:
             else:
                 work[record.partition] = [record]
         now = reader.polled_at()
-        ticks = self._ticks(reader, partitions, now)
+        ticks = self._ticks(reader, partitions, now, TICKED + len(records) // (2 * SLICE))
         self.publisher.retry()
         self._quiet = 0 if records else self._quiet + 1
         if self.playbook.warming and (not records or not self._reads % BUSY) and self.playbook.warm(self.shards):
@@ -171,7 +173,8 @@ class Worker:
             self._round_at = moment + ROUND
             self._round(reader)
         if work or ticks:
-            return [(shard_key(p), (p, work.get(p, []), ticks.get(p, 0))) for p in {**work, **ticks}]
+            return [(shard_key(p), (p, work.get(p, []), ticks.get(p) or self._otherwise(p)))
+                    for p in {**work, **ticks}]
         return []
 
     def has_let_go(self) -> bool:
@@ -181,18 +184,34 @@ class Worker:
         self._let_go = False
         return True
 
-    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int) -> dict[int, int]:
-        """The shards whose clock should move on its own: something is due, and everything before it has been read."""
-        due = [partition for partition, at in self._dues.items() if at <= now]
-        if len(due) > TICKED:
-            due = sorted(due, key=self._dues.__getitem__)[:TICKED]
+    def _otherwise(self, partition: int) -> int:
+        """What a shard gets instead of a tick: HELD, unless it is its turn, or it reads recorded days at their pace."""
+        shard = self.shards.get(partition)
+        return HELD if shard is not None and not shard.head.history and partition not in self._turn else 0
+
+    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int, room: int) -> dict[int, int]:
+        """The shards whose clock should move on its own: something is due, and everything before it has been read.
+
+        There is room for so many to fire timers; while there is something to be read yet, they do it by its clock.
+        """
+        due = [partition for partition, at in self._dues.items()
+               if at <= now or at <= self._clock(partition)]
+        if len(due) > room:
+            due = sorted(due, key=self._dues.__getitem__)[:room]
+        self._turn = frozenset(due)
         if len(self.shards) < len(partitions) and now >= self._elsewhere_at:
             # Within a cluster of Bytewax processes a shard may live elsewhere: it knows whether a tick is of use.
             self._elsewhere_at = now + ELSEWHERE
             due += [partition for partition in partitions if partition not in self.shards]
         if self._sweeping:  # a slice of one shard at a time, and only when there is nothing else to do
             due += [partition for partition in self._sweeping if reader.caught_up(partition)][:1]
-        return {partition: now for partition in due if reader.caught_up(partition)}
+        moments = {partition: now or self._clock(partition) for partition in due if reader.caught_up(partition)}
+        return {partition: moment for partition, moment in moments.items() if moment}
+
+    def _clock(self, partition: int) -> int:
+        """The clock of a shard: as long as nobody knows whether all was read, it is what its timers go by."""
+        shard = self.shards.get(partition)
+        return shard.head.clock if shard is not None else 0
 
     def _last(self, kind: str) -> Model | None:
         """The model of this kind that was live last: so that nobody moves only because the worker starts again."""

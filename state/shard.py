@@ -38,6 +38,8 @@ ALL = -2
 """In place of a record's index: the batch as a whole."""
 SLICE = 10
 """Other people's timers that fire at the end of one batch; the rest follow in the next, and nobody waits for them."""
+HELD = -1
+"""In place of a tick: the clock does not tick, and other people's timers wait for another batch."""
 MOST_AT_ONCE = 1_000
 """Timers of one person that fire at one instant; more is a step that sets its timer for now again and again."""
 _STREAM_INDEX = {stream: n for n, stream in enumerate(SHARD_INPUT)}
@@ -72,7 +74,7 @@ class Shard:
 
     def apply(self, records: Sequence[Record], tick: int, rules: Rules, model: Model | None,
               quintiles: Model | None = None) -> None:
-        """Apply records in the given order, then let the clock tick to `tick` (0: it does not).
+        """Apply records in the given order, then let the clock tick to `tick` (0 or HELD: it does not).
 
         What came of it is staged until `stage`. Records at or before the shard's position are skipped.
         """
@@ -149,6 +151,8 @@ class Shard:
             if desk.open_desks(context, self.head.clock):
                 self._latest = ""
                 self._tell(context)
+        if tick == HELD:
+            return
         for _ in range(SLICE):
             person = self.memory.due(self.head.clock)
             if person is None:

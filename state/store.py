@@ -36,7 +36,8 @@ class Head(msgspec.Struct, array_like=True):
 class Turn(msgspec.Struct, array_like=True, frozen=True):
     """What one batch of one shard was made of: enough to run it again, exactly.
 
-    `runs` are the offsets read, in order: (index in SHARD_INPUT, first, last). `tick` is the moment it ticked to, or 0.
+    `runs` are the offsets read, in order: (index in SHARD_INPUT, first, last). `tick` is the moment it ticked to, 0
+    for none, or -1 where other people's timers waited, too.
     """
 
     partition: int

@@ -9,7 +9,8 @@ import gc
 from typing import Final
 
 YOUNG: Final = 2_000
-"""Containers that have come since the last step, before it is worth one: it takes less than a millisecond."""
+"""Containers that have come since the last step, before it is worth one. It took 0.3 to 0.5 ms behind batches of some
+fifty events, and up to 5 ms behind batches of several hundred."""
 
 
 def settle() -> None:

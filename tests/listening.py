@@ -1,16 +1,55 @@
-"""Visitors' browsers without a browser: cookie, token, an event stream that breaks, and the memory of the widget."""
+"""Who hears what people are told: a plain subscriber of Redis; and visitors' browsers without a browser, with cookie,
+token, an event stream that breaks, and the memory of the widget.
+"""
 
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+import redis
 import requests
 
 from connectors.identity_tokens import COOKIE
-from domain.action import Send
+from domain.action import Send, channel
 from tests.system import HEADERS, House
+
+
+class Listener:
+    """A plain subscriber of every channel: what it hears, it notes."""
+
+    def __init__(self, url: str, shop: str) -> None:
+        self.heard: list[str] = []
+        self.said: Counter[str] = Counter()
+        """How often each action was said."""
+        self.told: dict[str, tuple[str, str]] = {}
+        self.codes: dict[str, str] = {}
+        """What was sent and not yet answered: action id -> (who, campaign); and the code that somebody was offered."""
+        self._redis = redis.Redis.from_url(url)
+        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
+        self._pubsub.psubscribe(**{channel(shop, "*"): self._note})
+        self._thread = self._pubsub.run_in_thread(sleep_time=0.01)
+
+    def _note(self, message: dict[str, bytes]) -> None:
+        plain = msgspec.json.decode(message["data"])
+        self.said[plain["id"]] += 1
+        if plain["type"] == "send" and plain["id"] not in self.heard:  # after a crash it may be said once more
+            self.heard.append(plain["id"])
+            self.told[plain["id"]] = (plain["anonymous_id"], plain["campaign"])
+            if code := plain["content"].get("coupon"):
+                self.codes[plain["anonymous_id"]] = code
+
+    def astray(self, sends: Sequence[Send]) -> set[str]:
+        """What was heard and not decided, or decided and not heard."""
+        return set(self.heard) ^ {one.id for one in sends}
+
+    def close(self) -> None:
+        self._thread.stop()
+        self._thread.join(5)
+        self._redis.close()
 
 
 class Browsers:

@@ -22,9 +22,10 @@ from domain.record import Outgoing
 from domain.settings import Settings
 from domain.streams import ACTIONS, LETTERS, MESSAGES, MODELS, OUTCOMES, PEOPLE, PUBLIC, REJECTS, SHARD_INPUT
 from tests import whole_playbook
+from tests.listening import Listener
 from tests.support import free_port
 from tests.system import House, house
-from tests.test_crash import Crowd, Listener, check, settle
+from tests.test_crash import Crowd, check, settle
 from tests.test_learning import planted
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
@@ -46,13 +47,6 @@ def home(tmp_path: Path) -> Iterator[House]:
     ports = [metrics.port_of(Settings(metrics_port=1), name) - 1 for name in NAMES]
     with house(tmp_path / "data", shop, partitions=8, metrics_port=free_port(ports)) as made:
         yield made
-
-
-@pytest.fixture
-def listener(home: House) -> Iterator[Listener]:
-    made = Listener(home.settings.redis, home.settings.shop)
-    yield made
-    made.close()
 
 
 def test_the_counters_are_what_the_log_holds_and_a_clean_stop_repeats_nothing(home: House, listener: Listener) -> None:

@@ -9,25 +9,24 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import redis
 
 from domain import message as messages
 from domain import model as models
 from domain import outcome as outcomes
-from domain.action import Send, channel
+from domain.action import Send
 from domain.record import Outgoing, Record
 from state import rerun as reruns
 from state.rules import rules_from
 from state.store_sqlite import SqliteStore
 from tests import whole_playbook
-from tests.listening import Browsers
+from tests.listening import Browsers, Listener
 from tests.shards import record
 from tests.support import Server
 from tests.system import SECRETS, House, house
@@ -45,40 +44,6 @@ STREAMS = ("actions", "outcomes", "messages")
 def playbook(tmp_path: Path) -> Path:
     """A shop with one of everything, without a limit: what must come out can be counted."""
     return whole_playbook.write(tmp_path / "shop")
-
-
-class Listener:
-    """A plain subscriber of every channel: what it hears, it notes."""
-
-    def __init__(self, url: str, shop: str) -> None:
-        self.heard: list[str] = []
-        self.said: Counter[str] = Counter()
-        """How often each action was said."""
-        self.told: dict[str, tuple[str, str]] = {}
-        self.codes: dict[str, str] = {}
-        """What was sent and not yet answered: action id -> (who, campaign); and the code that somebody was offered."""
-        self._redis = redis.Redis.from_url(url)
-        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
-        self._pubsub.psubscribe(**{channel(shop, "*"): self._note})
-        self._thread = self._pubsub.run_in_thread(sleep_time=0.01)
-
-    def _note(self, message: dict[str, bytes]) -> None:
-        plain = msgspec.json.decode(message["data"])
-        self.said[plain["id"]] += 1
-        if plain["type"] == "send" and plain["id"] not in self.heard:  # after a crash it may be said once more
-            self.heard.append(plain["id"])
-            self.told[plain["id"]] = (plain["anonymous_id"], plain["campaign"])
-            if code := plain["content"].get("coupon"):
-                self.codes[plain["anonymous_id"]] = code
-
-    def astray(self, sends: Sequence[Send]) -> set[str]:
-        """What was heard and not decided, or decided and not heard."""
-        return set(self.heard) ^ {one.id for one in sends}
-
-    def close(self) -> None:
-        self._thread.stop()
-        self._thread.join(5)
-        self._redis.close()
 
 
 class Crowd:
@@ -239,13 +204,6 @@ def model_of(store: SqliteStore, known: str) -> models.Model | None:
 def home(tmp_path: Path, playbook: Path) -> Iterator[House]:
     with house(tmp_path / "data", playbook, partitions=8) as made:
         yield made
-
-
-@pytest.fixture
-def listener(home: House) -> Iterator[Listener]:
-    made = Listener(home.settings.redis, home.settings.shop)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("point", ["onsite:after_commit#1", "onsite:after_commit#7", "onsite:after_publish#1",

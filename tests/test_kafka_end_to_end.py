@@ -19,9 +19,10 @@ from domain.action import channel
 from state.view import known
 from tests import whole_playbook
 from tests.kafka_broker import Broker, running_broker
+from tests.listening import Listener
 from tests.support import redis_server
 from tests.system import House
-from tests.test_crash import Crowd, Listener, check
+from tests.test_crash import Crowd, check
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}

@@ -19,9 +19,10 @@ from state import codec
 from state.person import Person
 from state.view import known
 from tests import whole_playbook
+from tests.listening import Listener
 from tests.shards import record
 from tests.system import House, house
-from tests.test_crash import Crowd, Listener, check
+from tests.test_crash import Crowd, check
 from tests.whole_playbook import at_rest, product
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]

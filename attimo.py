@@ -302,17 +302,16 @@ def rehearse(settings: Settings, folder: str, campaign: str, person: str, to_fil
     Says whom each campaign would have reached, what would have been held back and why, and whom it would have annoyed.
     """
     from connectors.rehearsal_report import Bar, narrowed, text, write
-    from domain.event_names import offered
     from domain.problem import PlaybookError
     from flows.rehearsal import follow
     from flows.rehearsal import rehearse as perform
     from flows.rehearsal_plan import Wish
 
-    wish = Wish(folder or settings.playbook, processes=processes or 0, **how)
+    wish = Wish(folder or settings.playbook, processes=processes or 0, campaign=campaign, **how)
     try:
         with Bar() as bar:
             if person:
-                page = follow(settings, wish, person, campaign, bar)
+                page = follow(settings, wish, person, bar)
             else:
                 report = perform(settings, wish, bar)
     except PlaybookError as wrong:
@@ -320,9 +319,6 @@ def rehearse(settings: Settings, folder: str, campaign: str, person: str, to_fil
     if person:
         click.echo(page)
         return
-    if campaign and campaign not in report.about.campaigns:
-        raise ValueError(f"--campaign {campaign}: there is none of this name in {wish.folder}"
-                         + offered(campaign, sorted(report.about.campaigns)))
     if to_file:
         write(narrowed(report, campaign) if campaign else report, to_file)
     click.echo(text(report, campaign))

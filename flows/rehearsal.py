@@ -65,8 +65,7 @@ def rehearse(settings: Settings, wish: Wish, progress: Progress = lambda *_: Non
     return Report(about=_heading(wish, rules, plan), found=found)
 
 
-def follow(settings: Settings, wish: Wish, person: str, campaign: str = "",
-           progress: Progress = lambda *_: None) -> str:
+def follow(settings: Settings, wish: Wish, person: str, progress: Progress = lambda *_: None) -> str:
     """The rehearsal of one person, as a page of text. ValueError when nobody is known under this id."""
     names = [person] if person[:2] in ("u:", "a:") else [
         key for key in (person_key(person, None), person_key(None, person)) if key]
@@ -80,11 +79,11 @@ def follow(settings: Settings, wish: Wish, person: str, campaign: str = "",
     for name, family in _families(plan, stage, lambda one: one in families):
         notes, household = stage.perform(name, family, kin.alone(name))
         people = household.people()
-        pages += diary([note for note in notes if note.at in stage.period], rules, campaign)
+        pages += diary([note for note in notes if note.at in stage.period], rules, wish.campaign)
         pages += ["", "At the end"]
         last = [one for key, one in sorted(people.items()) if not one.alias_of and key[:2] in ("u:", "a:")]
         told = {note.effect.id: note.effect.because for note in notes if isinstance(note.effect, SPOKEN)}
-        pages += [explain(one, rules.shop.currency, campaign, rules, plan.end - 1, zone, told) for one in last]
+        pages += [explain(one, rules.shop.currency, wish.campaign, rules, plan.end - 1, zone, told) for one in last]
     return "\n".join(pages)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from connectors.history import recorded
 from connectors.playbook_folder import read
 from domain import model as models
+from domain.event_names import offered
 from domain.playbook import encode
 from domain.settings import Settings
 from domain.streams import MODELS, PUBLIC
@@ -35,7 +36,9 @@ Progress = Callable[[str, int, int], None]
 
 
 class Wish(NamedTuple):
-    """What is to be rehearsed: a folder, from when until when (as typed; left out: all), and how."""
+    """What is to be rehearsed: a folder, from when until when (as typed; left out: all), and how; and about which
+    campaign somebody wants to know (left out: about all).
+    """
 
     folder: str
     begin: str = ""
@@ -44,6 +47,7 @@ class Wish(NamedTuple):
     as_recorded: bool = False
     model: str = "recorded"
     processes: int = 0
+    campaign: str = ""
 
 
 class Plan(NamedTuple):
@@ -98,6 +102,9 @@ def plan_of(
     """Read the playbook and look through the log. `names` are person keys that the survey should look out for."""
     playbook = read(wish.folder)
     rules, timezone = compile_rules(playbook), playbook.shop.timezone
+    if wish.campaign and wish.campaign not in rules.campaigns:
+        raise ValueError(f"--campaign {wish.campaign}: there is none of this name in {wish.folder}"
+                         + offered(wish.campaign, sorted(rules.campaigns)))
     begin = moment(wish.begin, timezone) if wish.begin else 0
     end = moment(wish.end, timezone, last=True) if wish.end else 0
     if begin and end and begin >= end:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -505,7 +506,7 @@ def test_one_person_is_told_step_by_step(shop: Live) -> None:
     assert "    hold    also_added  lower_priority: added is shown" in page
     assert "u:ann  (known customer)" in page
     assert "bob" not in page
-    assert "also_added" not in follow(shop.settings, wish, "ann", "added")
+    assert "also_added" not in follow(shop.settings, wish._replace(campaign="added"), "ann")
     assert "(Europe/Rome)" in page
     assert "UTC" not in page, "one zone on one page"
     with pytest.raises(ValueError, match="nobody is recorded as eve"):
@@ -522,6 +523,7 @@ def test_one_person_is_told_step_by_step(shop: Live) -> None:
     ({"end": "2001-01-01"}, "the log holds nothing of this time"),
     ({"model": "no/such/file"}, "there is no such file"),
     ({"as_recorded": True}, "no turns are recorded here"),
+    ({"campaign": "aded"}, 'none of this name in .*; did you mean "added"'),
 ])
 def test_what_cannot_be_rehearsed_says_why(shop: Live, how: dict[str, Any], words: str) -> None:
     shop.happens("ann", "Product Added", properties=CUP)
@@ -533,6 +535,13 @@ def test_without_a_log_there_is_nothing_to_rehearse(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="nothing was recorded"):
         rehearse(Settings(data=str(tmp_path / "empty")), Wish(str(folder(tmp_path / "shop"))))
     assert not (tmp_path / "empty").exists(), "asking makes nothing"
+
+
+def test_a_campaign_that_is_not_there_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    wish = Wish(str(folder(tmp_path / "shop")), campaign="aded")
+    for perform in (rehearse, partial(follow, person="ann")):
+        with pytest.raises(ValueError, match=r'--campaign aded: .*; did you mean "added"'):
+            perform(Settings(data=str(tmp_path / "empty")), wish)
 
 
 def test_what_cannot_be_read_is_set_aside_and_counted(shop: Live) -> None:

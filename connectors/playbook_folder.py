@@ -25,7 +25,7 @@ import structlog
 
 from connectors import codes_file
 from connectors.codes_file import read_codes
-from connectors.strays import PLACES
+from connectors.strays import PLACES, is_readme
 from domain.campaign import Campaign
 from domain.check import findings, names
 from domain.coupon import Pool
@@ -107,7 +107,9 @@ def _stats(folder: Path) -> Iterator[tuple[str, int, int, int]]:
         try:
             with os.scandir(folder / name) as entries:
                 for entry in entries:
-                    if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file():
+                    if not entry.name.endswith(suffix) or entry.name.startswith(".") or is_readme(entry.name):
+                        continue
+                    if entry.is_file():
                         stat = entry.stat()
                         path = f"{name}/{entry.name}" if name else entry.name
                         yield path, stat.st_mtime_ns, stat.st_size, stat.st_ino

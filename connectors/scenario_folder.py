@@ -1,7 +1,8 @@
-"""The stories of a playbook: `scenarios/*.md`, read as text and taken apart."""
+"""The stories of a playbook: `scenarios/*.md` without a README, read as text and taken apart."""
 
 from pathlib import Path
 
+from connectors.strays import is_readme
 from domain.problem import Problem
 from domain.scenario import Scenario, read
 
@@ -14,7 +15,7 @@ def scenarios(folder: Path) -> tuple[list[Scenario], list[Problem]]:
     """All stories in `folder`/scenarios, in the order of their files, and what is wrong with the files."""
     found: list[Scenario] = []
     problems: list[Problem] = []
-    paths = sorted((folder / "scenarios").glob("*.md"))
+    paths = sorted(path for path in (folder / "scenarios").glob("*.md") if not is_readme(path.name))
     if len(paths) > MOST:
         problems.append(Problem("scenarios", 0, "", f"has more than {MOST} files"))
     for path in paths[:MOST]:

@@ -23,6 +23,15 @@ MOST = 50
 _OTHERS = re.compile(r"(README|LICEN[CS]E|NOTICE|CHANGELOG|Makefile)\b.*|products\.csv|\..*|.*~|__.*__", re.IGNORECASE)
 
 
+def is_readme(name: str) -> bool:
+    """Whether a file is for people who read the folder, whatever the files beside it are called.
+
+    >>> [is_readme(name) for name in ("README.md", "readme.txt", "Readme", "readme_first.md")]
+    [True, True, True, False]
+    """
+    return name.partition(".")[0].lower() == "readme"
+
+
 def strays(folder: Path) -> list[Problem]:
     """What lies in a playbook and is not read, as warnings; the first ones, where there are many.
 

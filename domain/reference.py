@@ -58,8 +58,9 @@ shop/
   scenarios/NAME.md      stories that must come true
 ```
 
-Nothing else in it is read, and `attimo check` says what lies there for nothing. It reads all files, names every mistake
-with its line and what to write instead, warns of what is hardly meant, and tells the [stories](scenarios.md).
+A README in any of these folders is for people. Nothing else in it is read, and `attimo check` says what lies there for
+nothing. It reads all files, names every mistake with its line and what to write instead, warns of what is hardly meant,
+and tells the [stories](scenarios.md).
 
 A banner for people on their first visit, from Canada, who saw at least 3 pages and have been here for 60 seconds, is
 this file. It appears at second 60, with no further click:

@@ -59,6 +59,18 @@ def test_what_is_commonly_there_is_left_alone(place: Path, name: str) -> None:
     assert strays(place) == []
 
 
+@pytest.mark.parametrize("name", ["README.md", "readme.md", "ReadMe.md", "README.de.md", "README", "README.txt"])
+@pytest.mark.parametrize("folder", ["scenarios", "codes"])
+def test_a_readme_is_for_people(place: Path, folder: str, name: str) -> None:
+    before = scenarios(place), signature(place)
+    (place / folder).mkdir(exist_ok=True)
+    (place / folder / name).write_text("# How we write these\n\n| at | what |\n|---|---|\n| 0s | is not a story |\n")
+    assert (scenarios(place), signature(place)) == before
+    result = CliRunner().invoke(cli, ["check", str(place)])
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.output
+
+
 def test_what_is_read_is_no_stray(tmp_path: Path) -> None:
     for name, ending in PLACES.items():
         put(tmp_path, f"{name}/x{ending}")

@@ -9,7 +9,7 @@ Settings: option > ATTIMO_* > attimo.toml > default; `attimo settings` shows the
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import click
 
 from connectors.log import LogError
 from connectors.settings import came_from, load, secret_of
+from domain.problem import PlaybookError, Problem
 from domain.settings import LISTS, SECRET_FIELDS, Settings
 from state.store import StoreError
 
@@ -103,11 +104,16 @@ def up(settings: Settings) -> None:
     from flows.first_playbook import in_the_way
 
     if wrong := in_the_way(settings):
-        for problem in wrong:
-            click.echo(str(problem))
-        raise Refused(f"{settings.playbook}: {len(wrong)} to put right before anything can start: no playbook was live "
-                      "that could stay live")
+        raise cannot_begin(settings, wrong)
     sys.exit(keep_up(settings, (sys.executable, str(Path(__file__).resolve()))))
+
+
+def cannot_begin(settings: Settings, wrong: Sequence[Problem], err: bool = False) -> Refused:
+    """Say what is wrong with the very first playbook; why nothing starts with it."""
+    for problem in wrong:
+        click.echo(str(problem), err=err)
+    return Refused(f"{settings.playbook}: {len(wrong)} to put right before anything can start: no playbook was live "
+                   "that could stay live")
 
 
 @cli.command()
@@ -138,7 +144,10 @@ def run(settings: Settings, process: str, worker: str) -> None:
     else:
         from flows.onsite import run as onsite
 
-        onsite(settings, share)
+        try:
+            onsite(settings, share)
+        except PlaybookError as wrong:
+            raise cannot_begin(settings, wrong.problems, err=True) from wrong
 
 
 def share_of(worker: str) -> tuple[int, int]:
@@ -302,7 +311,6 @@ def rehearse(settings: Settings, folder: str, campaign: str, person: str, to_fil
     Says whom each campaign would have reached, what would have been held back and why, and whom it would have annoyed.
     """
     from connectors.rehearsal_report import Bar, narrowed, text, write
-    from domain.problem import PlaybookError
     from flows.rehearsal import follow
     from flows.rehearsal import rehearse as perform
     from flows.rehearsal_plan import Wish

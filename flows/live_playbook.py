@@ -24,6 +24,7 @@ from domain.mistakes import Mistakes
 from domain.playbook import Playbook, succeed
 from domain.problem import PlaybookError, Problem
 from domain.settings import Settings
+from flows.first_playbook import unusable
 from flows.warm_up import WarmUp, again
 from state.rules import Rules, compile_rules, rules_from
 from state.shard import Shard
@@ -99,13 +100,9 @@ class LivePlaybook:
             except msgspec.ValidationError:  # said already, by `_kept`
                 pass
         rules = compile_rules(playbook)
-        made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
-        if made_up and not self._secret:
-            self._unusable = (Problem(
-                f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
-                f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt"),)
+        self._unusable = unusable(rules, self._secret)
+        if self._unusable:
             raise PlaybookError(self._unusable)
-        self._unusable = ()
         return rules
 
     def _keep(self, rules: Rules) -> None:

@@ -18,6 +18,7 @@ from connectors.settings import load
 from domain.settings import Settings
 from flows import stopping
 from flows.adapter import FromLog, Shards, ToOutside
+from flows.first_playbook import begin
 from operators import (
     advance_workflows,
     choose_actions,
@@ -57,8 +58,9 @@ def flow(settings: Settings | None = None, steps: Sequence[Step] = STEPS, share:
 
 
 def run(settings: Settings, share: tuple[int, int] = (0, 1)) -> None:
-    """Run this worker until SIGTERM or SIGINT."""
+    """Run this worker until SIGTERM or SIGINT. PlaybookError when it has none to begin with."""
     stopping.on_signals()
+    begin(settings)  # out here: what goes wrong while a flow is built brings Bytewax down in its own, longer words
     metrics.serve(metrics.port_of(settings, "onsite", share[0]))
     try:
         cli_main(flow(settings, share=share))

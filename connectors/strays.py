@@ -74,5 +74,5 @@ def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
     try:
         with os.scandir(folder) as entries:
             yield from ((entry.name, entry.is_dir()) for entry in entries if _OTHERS.fullmatch(entry.name) is None)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # it is not there; or it cannot be looked into, which whoever reads it says
         return

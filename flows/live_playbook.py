@@ -18,6 +18,7 @@ import structlog
 from connectors import metrics, mistakes_file
 from connectors.log import Log
 from connectors.playbook_folder import Watcher
+from connectors.strays import strays
 from domain import playbook as playbooks
 from domain.failpoint import failpoint
 from domain.mistakes import Mistakes
@@ -50,6 +51,7 @@ class LivePlaybook:
         self._reading: Future[Rules | None] | None = None
         self._unusable: tuple[Problem, ...] = ()
         """What is wrong with a playbook that is whole, and cannot be used here."""
+        self._strays: list[Problem] = []
         self._mistakes = mistakes_file.path_of(settings.data)
         self._told: tuple[tuple[Problem, ...], str] | None = None
         self.rules = self._first()
@@ -58,6 +60,7 @@ class LivePlaybook:
     def _first(self) -> Rules:
         """What was live last, if there was anything; the folder's follows, at once unless it must warm up."""
         live = self._kept()
+        self._warn()
         try:
             rules = self._succeeding(self.watcher.first(), self._source())
         except PlaybookError as broken:
@@ -111,6 +114,13 @@ class LivePlaybook:
             self._store.note("live", "since", str(_now()).encode())
         self._store.note("live", rules.short, rules.hash.encode())
         self._store.note("live", "playbook", rules.hash.encode())
+
+    def _warn(self) -> None:
+        """Say what lies in the folder and nobody reads: each once, however often the folder is read."""
+        before, self._strays = self._strays, strays(self.watcher.folder)
+        for stray in self._strays:
+            if stray not in before:
+                logger.warning("in the playbook there is what nobody reads", stray=str(stray))
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -171,7 +181,9 @@ class LivePlaybook:
         return reading.result()
 
     def _read(self, now: float, source: bytes | None) -> Rules | None:
-        changed = self.watcher.poll(now)
+        before, changed = self.watcher.problems, self.watcher.poll(now)
+        if changed is not None or self.watcher.problems != before:
+            self._warn()
         return None if changed is None else self._succeeding(changed, source)
 
     @property

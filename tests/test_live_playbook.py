@@ -290,6 +290,35 @@ def test_what_is_wrong_with_the_folder_is_told_as_long_as_it_is(
     assert place.mistakes() is None
 
 
+def test_what_nobody_reads_is_logged_once_when_a_playbook_is_read(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    (place.shop / "campaign").mkdir()
+
+    def said(*groups: str) -> list[str]:
+        """Of what is warned while the marketer writes these segments."""
+        if groups:
+            place.counts(*groups)
+        with capture_logs() as logs:
+            for _ in range(4):
+                worker.looks()
+        return [one["stray"] for one in logs if "stray" in one]
+
+    with capture_logs() as logs:
+        worker = Worker(place)
+    warned = [one for one in logs if "stray" in one]
+    assert [(one["log_level"], one["stray"]) for one in warned] == [
+        ("warning", "campaign/: nothing in it is read; did you mean campaigns/?")]
+    assert said() == said("cups", "mugs") == [], "it was said"
+    (place.shop / "segments" / "pots.TOML").write_text("")
+    assert said() == [], "nothing is read for its sake"
+    assert said("cups") == ['segments/pots.TOML: is read by nothing: the files in segments/ end in .toml; did you mean '
+                            '"pots.toml"?']
+    (place.shop / "campaign").rename(place.shop / "campagne")
+    (place.shop / "segments" / "bad.toml").write_text("when = 7")
+    assert said() == ["campagne/: nothing in it is read; did you mean campaigns/?"], "beside mistakes, too"
+
+
 def test_what_cannot_be_used_here_is_told_until_it_can(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.counts("cups")

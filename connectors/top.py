@@ -4,7 +4,6 @@ rejects from the log.
 It only reads, so it may run beside anything. A process that does not answer is shown as such.
 """
 
-import http.client
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -24,6 +22,7 @@ from connectors import metrics, mistakes_file
 from connectors.live_feed import line
 from connectors.log import Log, Reader
 from connectors.mistakes_file import Look
+from connectors.scrape import Samples, scrape
 from connectors.wall_clock import on_the_wall
 from domain import action as actions
 from domain import message as messages
@@ -42,35 +41,6 @@ LEAST = {"at": 8, "person": 8, "what": 6, "about": 16}
 """Columns that a narrow terminal may not take; the reasons give way first."""
 BACK = 40
 """How far back (in offsets, by partition) the first look goes."""
-
-Samples = dict[tuple[str, str], float]
-"""(metric, value of its one label or "") -> number."""
-
-
-def scrape(port: int) -> Samples | None:
-    """The metrics of one process; None when it does not answer."""
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        line.request("GET", "/metrics")
-        return read(line.getresponse().read().decode())
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        line.close()
-
-
-def read(text: str) -> Samples:
-    r"""Prometheus text as numbers, of attimo's own metrics and the process's.
-
-    >>> read('# TYPE attimo_events counter\nattimo_events_total{stream="clicks"} 5.0\n')
-    {('attimo_events_total', 'clicks'): 5.0}
-    """
-    samples: Samples = {}
-    for family in text_string_to_metric_families(text):
-        if family.name.startswith(("attimo_", "process_")):
-            for sample in family.samples:
-                samples[sample.name, next(iter(sample.labels.values()), "")] = sample.value
-    return samples
 
 
 def percentile(samples: Samples, name: str, share: float, before: Samples | None = None) -> float | None:

@@ -19,7 +19,7 @@ import msgspec
 from connectors import metrics
 from connectors.log import Log
 from connectors.open_log import open_log
-from connectors.top import Samples, scrape
+from connectors.scrape import Samples, scrape
 from domain.record import Record
 from domain.settings import Settings
 from state import codec

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from connectors import metrics
-from connectors.top import Samples, scrape
+from connectors.scrape import Samples, scrape
 from domain import action as actions
 from domain import model as models
 from domain import outcome as outcomes

@@ -19,7 +19,7 @@ import pytest
 import redis as client
 
 from connectors import metrics
-from connectors.top import Samples
+from connectors.scrape import Samples
 from domain.action import channel
 from domain.model import Model, encode
 from domain.rehearsal import decode

@@ -2,14 +2,17 @@
 
 import io
 import re
+import socket
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from rich.console import Console
 
 from connectors import metrics
 from connectors.open_log import open_log
-from connectors.top import BACK, EVENTS, LINES, Tail, percentile, read, top
+from connectors.scrape import read, scrape
+from connectors.top import BACK, EVENTS, LINES, Tail, percentile, top
 from domain import action, reject
 from domain import message as messages
 from domain.message import Message
@@ -100,6 +103,30 @@ def test_messages_are_seen_among_the_decisions_and_counted(tmp_path: Path) -> No
     assert re.search(r"messages: .*\b\d+ delivered", shown)
     assert re.search(r'u:ann +email +reminder +event "Checkout Started"', shown)
     assert "ann@x" not in shown
+
+
+def test_only_the_metrics_that_are_asked_for_and_none_of_who_answers_with_something_else() -> None:
+    port = free_port()
+    served = metrics.serve(port)
+    assert served
+    try:
+        asked = scrape(port, ["attimo_outbox", "attimo_misrouted_total"])
+    finally:
+        served[0].shutdown()
+        served[0].server_close()
+        served[1].join()
+    assert asked is not None
+    assert sorted(name for name, _ in asked) == ["attimo_misrouted_total", "attimo_outbox"]
+    assert scrape(port) is None
+    with socket.create_server(("127.0.0.1", port)) as other:
+        def answer() -> None:
+            line, _ = other.accept()
+            with line:
+                line.recv(4096)
+                line.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
+
+        Thread(target=answer, daemon=True).start()
+        assert scrape(port) is None
 
 
 def test_percentiles_of_what_came_since() -> None:

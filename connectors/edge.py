@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from connectors import metrics, mistakes_file, pages, valkey, wire
+from connectors import metrics, pages, valkey, wire
 from connectors.answers import Origins, Problem, answer, header, refuse
 from connectors.binding import Binder
 from connectors.collector import Collector, query
@@ -53,7 +53,7 @@ class Edge:
             raise ValueError("server_key: is the same as write_key, and that one is public")
         self.settings, self._opener = settings, opener
         self.origins = Origins(settings.origins, settings.public_url)
-        self.feed = LiveFeed(opener, mistakes_file.path_of(settings.data))
+        self.feed = LiveFeed(opener, settings)
         self.gateway: Gateway | None = None
         self.collector: Collector | None = None
         self._pages = Starlette(

@@ -9,19 +9,19 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from connectors import misrouted, mistakes_file
 from connectors.log import Log, LogError
-from connectors.mistakes_file import Look
 from domain import action, event, message, model, reject
 from domain.mistakes import SHOWN as PROBLEMS
 from domain.mistakes import Mistakes
 from domain.record import Record
+from domain.settings import Settings
 from domain.streams import ACTIONS, MESSAGES, MODELS, PUBLIC, REJECTS
 
 WATCHED: Final = (*PUBLIC, ACTIONS, MESSAGES, REJECTS)
@@ -137,18 +137,16 @@ def standing(mistakes: Mistakes | None) -> dict[str, Any]:
 
 
 class LiveFeed:
-    """`opener` opens the log anew: the feed has its own connection, in its own thread. `mistakes` is the file with what
-    is wrong with the playbook.
-    """
+    """`opener` opens the log anew: the feed has its own connection, in its own thread."""
 
-    def __init__(self, opener: Callable[[], Log], mistakes: Path) -> None:
-        self._opener, self._mistakes = opener, mistakes
+    def __init__(self, opener: Callable[[], Log], settings: Settings) -> None:
+        self._opener, self._settings = opener, settings
         self._watchers: set[asyncio.Queue[bytes]] = set()
         self._stop: threading.Event | None = None
         self._newest = b""
         """The line about the newest model; empty while nobody watches."""
-        self._standing = b""
-        """The line about the playbook folder; empty while nothing is wrong with it."""
+        self._standing: dict[str, bytes] = {}
+        """The lines about what is wrong, by their kind; empty ones while nothing is."""
         self._ending = asyncio.Event()
 
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,7 +158,7 @@ class LiveFeed:
             threading.Thread(target=self._tail, args=(asyncio.get_running_loop(), self._stop), daemon=True,
                              name="live-feed").start()
         else:
-            for told in filter(None, (self._newest, self._standing)):
+            for told in filter(None, (self._newest, *self._standing.values())):
                 queue.put_nowait(told)
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[Any]] = []
@@ -183,7 +181,7 @@ class LiveFeed:
             self._watchers.discard(queue)
             if not self._watchers and self._stop is not None:
                 self._stop.set()
-                self._stop, self._newest, self._standing = None, b"", b""
+                self._stop, self._newest, self._standing = None, b"", {}
 
     @property
     def full(self) -> bool:
@@ -204,14 +202,16 @@ class LiveFeed:
                     break  # a page that does not keep up misses lines, and loses nothing else
                 queue.put_nowait(one)
 
-    def _judge(self, mistakes: Mistakes | None) -> None:
-        told = _sse(standing(mistakes))
-        self._standing = told if mistakes else b""
+    def _judge(self, shown: dict[str, Any], wrong: bool) -> None:
+        """Tell it now; and while something is wrong, to whoever comes later."""
+        told = _sse(shown)
+        self._standing[shown["kind"]] = told if wrong else b""
         self._give([told], b"")
 
     def _tail(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
         """Runs in its thread: read what is new, a tenth of a second at a time, until nobody watches."""
-        look = Look(self._mistakes)
+        playbook = mistakes_file.Look(mistakes_file.path_of(self._settings.data))
+        records = misrouted.Look(self._settings)
         while not stop.is_set():
             try:
                 with self._opener() as log:
@@ -224,8 +224,11 @@ class LiveFeed:
                         if (last := ends[NEWEST_MODEL]) >= 0:
                             self._give_all(loop, *_lines(log.fetch(NEWEST_MODEL, max(0, last - AMONG), last)))
                         while not stop.is_set():
-                            if look.again():
-                                self._call(loop, self._judge, look.now)
+                            if playbook.again():
+                                self._call(loop, self._judge, standing(playbook.now), playbook.now is not None)
+                            if records.again():
+                                shown = {"kind": "misrouted", "problem": records.now}
+                                self._call(loop, self._judge, shown, bool(records.now))
                             self._give_all(loop, *_lines(reader.poll(2_000, 0.25)))
                             time.sleep(0.1)
                     finally:

@@ -88,6 +88,7 @@ class Screen:
         self._said: dict[str, tuple[str, int]] = {}
         self._was_ready = False
         self._wrong: list[Text] = []
+        self._astray = ""
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -119,6 +120,14 @@ class Screen:
         for line in said:
             self.line(line)
 
+    def misrouted(self, problem: str) -> None:
+        """Say that records lie in the wrong partition from now on; empty: they do no more."""
+        before, self._astray = self._astray, problem
+        if self._live:
+            self.show()
+        elif bool(before) != bool(problem):  # how many they are is no news
+            self.line(Text(f"  {problem or 'records lie in the right partition again'}"))
+
     def show(self) -> None:
         """Say what has changed."""
         if self._live:
@@ -149,7 +158,8 @@ class Screen:
         return f"ready: open {addresses(self.settings)[0][1]} (Ctrl-C stops everything)"
 
     def _picture(self) -> Group:
-        return Group(self._table(), *(Text(line.plain, "red") for line in self._wrong))
+        astray = [f"  {self._astray}"] if self._astray else []
+        return Group(self._table(), *(Text(line, "red") for line in [*(said.plain for said in self._wrong), *astray]))
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=True)

@@ -21,6 +21,7 @@ from rich.text import Text
 from connectors import metrics, mistakes_file
 from connectors.live_feed import line
 from connectors.log import Log, Reader
+from connectors.misrouted import problem_in
 from connectors.mistakes_file import Look
 from connectors.scrape import Samples, scrape
 from connectors.wall_clock import on_the_wall
@@ -168,6 +169,8 @@ class Top:
     def picture(self) -> RenderableType:
         """What the last look saw."""
         wrong = [Text(said, "red") for said in self._mistakes.now.lines(on_the_wall)] if self._mistakes.now else []
+        if astray := problem_in(self._now.get("onsite") or {}):
+            wrong.append(Text(astray, "red"))
         return Group(*wrong, *([Text()] if wrong else []), self._processes(), Text(), self._streams(), Text(),
                      self._latency(), self._messages(), self._model(), Text(), self._events(), Text(),
                      self._decisions())

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from connectors import metrics, mistakes_file, valkey
+from connectors import metrics, misrouted, mistakes_file, valkey
 from connectors.channel import routes
 from connectors.settings import with_secret
 from connectors.signals import Signals
@@ -114,12 +114,15 @@ def up(settings: Settings, attimo: Sequence[str] = (sys.executable, "-m", "attim
         supervisor.add(programs(settings, attimo), STOP_ORDER)
         playbook = mistakes_file.Look(mistakes_file.path_of(settings.data))
         mistakes_file.tell(playbook.path, None)  # what was wrong when the house stopped may be right by now
+        astray = misrouted.Look(settings)
         with Signals() as signals, Screen(settings, supervisor.children) as screen:
             while not signals.stopping:
                 if supervisor.turn():
                     screen.show()
                 if playbook.again():
                     screen.mistakes(playbook.now)
+                if astray.again():
+                    screen.misrouted(astray.now)
                 signals.wait(min(supervisor.next_turn(), LOOK))
             screen.stopping()
             killed = supervisor.close(hurry=lambda: signals.stopping > 1)

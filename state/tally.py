@@ -3,12 +3,10 @@
 from collections import Counter
 from hashlib import blake2b
 
+from domain.misrouted import problem
+
 WINDOW = 10_000
 """Records after which the ones before them count half."""
-FEW = 20
-"""Misrouted records of which nothing is said yet."""
-TOLERATED = 0.01
-"""The share of them of which nothing is said."""
 
 
 def person_tag(person: str) -> str:
@@ -51,9 +49,7 @@ class Misrouted:
         """Count `of` more records, `wrong` of them misrouted. `problem`, when it is to be said (again)."""
         had = bool(self.problem)
         self._wrong, self._of, self._fresh = self._wrong + wrong, self._of + of, self._fresh + of
-        self.problem = "" if self._wrong < FEW or self.share <= TOLERATED else (
-            f"{100 * self.share:.0f} % of the records of the public streams lie in the wrong partition and are "
-            "forwarded: set partitioner=murmur2_random in the producer")
+        self.problem = problem(self._wrong, self.share)
         again = self._fresh >= WINDOW
         if again:
             self._wrong, self._of, self._fresh = self._wrong // 2, self._of // 2, 0

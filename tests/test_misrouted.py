@@ -7,13 +7,18 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from connectors import metrics
 from connectors.log_sqlite import SqliteLog
+from connectors.misrouted import EVERY, SHARE, WRONG, Look, problem_in
+from connectors.scrape import scrape
+from domain.misrouted import FEW
 from domain.record import Outgoing
 from domain.settings import Settings
 from flows.onsite import STEPS
 from flows.worker import Worker
 from state.tally import WINDOW, Misrouted
 from tests.shards import encode
+from tests.support import free_port
 
 
 def metric(name: str, **labels: str) -> float:
@@ -36,6 +41,42 @@ def test_it_is_said_again_while_it_lasts_and_ends_some_time_after_it_does() -> N
     for _ in range(0, 8 * WINDOW, 100):
         seen.add(0, 100)
     assert (seen.problem, seen.share < 0.01) == ("", True)
+
+
+def test_it_is_seen_by_whoever_looks_and_asked_for_seldom() -> None:
+    settings = Settings(metrics_port=free_port() - 10)
+    now = [0.0]
+    look = Look(settings, lambda: now[0])
+    assert (look.again(), look.now) == (False, ""), "nobody answers yet"
+    metrics.MISROUTED.inc(FEW)
+    metrics.MISROUTED_SHARE.set(0.25)
+    served = metrics.serve(metrics.port_of(settings, "onsite"))
+    assert served
+    try:
+        assert not look.again(), "it was asked a moment ago"
+        now[0] += EVERY
+        assert look.again()
+        assert look.now.startswith("25 % of the records of the public streams lie in the wrong partition")
+        assert look.now == problem_in(scrape(metrics.port_of(settings, "onsite")) or {})
+        now[0] += EVERY
+        assert not look.again(), "nothing has changed"
+        metrics.MISROUTED_SHARE.set(0.004)
+        now[0] += EVERY
+        assert (look.again(), look.now) == (True, "")
+    finally:
+        metrics.MISROUTED_SHARE.set(0)
+        served[0].shutdown()
+        served[0].server_close()
+        served[1].join()
+
+
+@pytest.mark.parametrize(("wrong", "of"), [
+    (949, 953), (19, 19), (20, 1_999), (20, 2_000), (0, 9), (3 * WINDOW, 4 * WINDOW)])
+def test_the_metrics_say_what_the_worker_says(wrong: int, of: int) -> None:
+    seen = Misrouted()
+    for n in range(of):
+        seen.add(n < wrong, 1)
+    assert problem_in({(WRONG, ""): wrong, (SHARE, ""): seen.share}) == seen.problem
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ def test_it_shows_the_metrics_and_the_newest_decisions(tmp_path: Path) -> None:
     settings = Settings(data=str(tmp_path), metrics_port=port)
     metrics.EVENTS.labels("clicks").inc(7)
     metrics.LATENCY.observe(0.0012)
+    metrics.MISROUTED.inc(20)
+    metrics.MISROUTED_SHARE.set(0.5)
     metrics.learned(Model("propensity", 3, "h", {}, quality=Quality(examples=40, positives=4, roc_auc=0.75)))
     with open_log(settings) as log:
         log.append([hold(n) for n in range(LINES + 5)])
@@ -57,6 +59,7 @@ def test_it_shows_the_metrics_and_the_newest_decisions(tmp_path: Path) -> None:
         served[0].server_close()
         served[1].join()
     lines = {line.split()[0]: line.split() for line in shown.splitlines() if line.strip()}
+    assert shown.startswith("50 % of the records of the public streams lie in the wrong partition")
     assert lines["onsite"][1] == "running"
     assert lines["edge"][1:] == ["does", "not", "answer"]
     assert float(lines["clicks"][1]) >= 7
@@ -67,6 +70,7 @@ def test_it_shows_the_metrics_and_the_newest_decisions(tmp_path: Path) -> None:
     assert re.search(r"unreadable +properties.price: should be a number +carts", shown)
     assert "secret-id" not in shown
     metrics.MODEL_VERSION.set(0)
+    metrics.MISROUTED_SHARE.set(0)
 
 
 def test_the_tail_reads_on_and_says_nothing_twice(tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ from tests.support import ROOT, free_port
 STAND_IN = """
 import os, signal, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 class Yes(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
+        told = Path(os.environ["ATTIMO_DATA"], "metrics")
+        self.send_response(200); self.end_headers(); self.wfile.write(told.read_bytes() if told.exists() else b"ok")
 
 def stop(*_):
     print("asked to stop", flush=True)
@@ -53,8 +55,10 @@ class House:
         (folder / "stand_in.py").write_text(STAND_IN)
         self.code = textwrap.dedent(f"""
             import sys
+            from connectors import misrouted
             from connectors.up import up
             from domain.settings import Settings
+            misrouted.EVERY = 0.1
             settings = Settings(data={str(self.data)!r}, port={port}, metrics_port={metrics_port}, demo=True)
             try:
                 sys.exit(up(settings, [sys.executable, {str(folder / "stand_in.py")!r}]))
@@ -170,6 +174,24 @@ def test_what_is_wrong_with_the_playbook_is_on_the_screen_while_it_is(house: Hou
     house.process = house.start()
     text = house.until(lambda text: "ready: open" in text[before:])[before:]
     assert "mistake" not in text, "what was wrong then may be right by now: the worker says it"
+
+
+@pytest.mark.redis
+def test_records_in_the_wrong_partition_are_on_the_screen_while_there_are_many(house: House) -> None:
+    told, wrong = house.data / "metrics", "12 % of the records of the public streams lie in the wrong partition"
+
+    def misrouted(share: float) -> None:
+        told.with_name("next").write_text(f"attimo_misrouted_total 30.0\nattimo_misrouted_share {share}\n")
+        told.with_name("next").rename(told)
+
+    house.until(lambda text: "ready: open" in text)
+    misrouted(0.12)
+    house.until(lambda text: f"  {wrong} and are forwarded: set partitioner=murmur2_random in the producer\n" in text)
+    misrouted(0.13)
+    time.sleep(0.5)
+    misrouted(0.001)
+    text = house.until(lambda text: text.endswith("  records lie in the right partition again\n"))
+    assert text.count("wrong partition") == 1, "how many they are is no news"
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> None:

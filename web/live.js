@@ -189,6 +189,12 @@
     );
   }
 
+  // --- records in the wrong partition, while there are too many ---
+  function misrouted(shown) {
+    $("misrouted").hidden = !shown.problem;
+    $("astray").textContent = text(shown.problem, 400);
+  }
+
   // --- the feed: what arrives within a frame is drawn at once ---
   let paused = false,
     waiting = [],
@@ -200,6 +206,7 @@
     if (kind === "error") return status("away", `The log does not answer: ${text(shown.because)}`);
     if (kind === "model") return model(shown);
     if (kind === "playbook") return playbook(shown);
+    if (kind === "misrouted") return misrouted(shown);
     if (kind === "skipped") {
       missed += Number(shown.n) || 0;
       skipped.hidden = false;
@@ -240,6 +247,7 @@
     feed.onopen = () => {
       pause = 500;
       playbook({}); // told anew while something is wrong
+      misrouted({});
       status("live", "Watching");
     };
     feed.onmessage = ({ data }) => {

@@ -91,6 +91,22 @@ def test_what_is_wrong_with_the_playbook(live: Page, shop: ShopServer, until: Un
     expect(banner).to_be_hidden()
 
 
+def test_records_in_the_wrong_partition(live: Page, shop: ShopServer, until: Until) -> None:
+    banner, evil = live.locator("#misrouted"), "4 % of the records <img src=x onerror='window.hurt=1'>"
+    expect(banner).to_be_hidden()
+    shop.feed({"kind": "misrouted", "problem": evil})
+    expect(banner).to_have_text(evil)
+    assert live.locator("img").count() == 0
+    shop.feed({"kind": "misrouted", "problem": ""})
+    expect(banner).to_be_hidden()
+    shop.feed({"kind": "misrouted", "problem": evil})
+    expect(banner).to_be_visible()
+    old = shop.feeds[0]
+    shop.hang_up()
+    until(live, lambda: shop.feeds and shop.feeds[0] is not old)
+    expect(banner).to_be_hidden()
+
+
 def test_what_visitors_write_is_text(live: Page, shop: ShopServer) -> None:
     evil = "<img src=x onerror='window.hurt=1'>"
     shop.feed(event(who=evil, what=evil, detail=evil, country=evil))

@@ -17,18 +17,19 @@ import pytest
 import redis as redis_client
 import requests
 
-from connectors import identity_tokens, mistakes_file
+from connectors import identity_tokens, metrics, mistakes_file
 from connectors.binding import bound_key
 from connectors.identity_tokens import COOKIE, COOKIE_SECONDS, Binding, user_hash
 from connectors.listener import QUEUE, Listener
 from domain.action import armed_key, channel, filled_key
+from domain.misrouted import FEW, problem
 from domain.mistakes import Mistakes
 from domain.model import Model, Quality, encode
 from domain.problem import Problem
 from domain.record import Outgoing
 from domain.streams import MODELS
 from tests.edges import CHROME, SECRET, House, house
-from tests.support import redis_binary, redis_server
+from tests.support import free_port, redis_binary, redis_server
 
 pytestmark = pytest.mark.redis
 SHOP = "demo"
@@ -599,6 +600,30 @@ def test_the_live_feed_tells_what_is_wrong_with_the_playbook(redis: str, tmp_pat
         assert next(watch()) == wrong, "who comes later is told too"
         mistakes_file.tell(path, None)
         assert next(first) == {"kind": "playbook", "problems": []}
+
+
+def test_the_live_feed_tells_of_records_in_the_wrong_partition(redis: str, tmp_path: Path) -> None:
+    port = free_port()
+    metrics.MISROUTED.inc(FEW)
+    metrics.MISROUTED_SHARE.set(0.5)
+    served = metrics.serve(port)
+    assert served
+    try:
+        with house(tmp_path, redis, metrics_port=port - 10) as running, ExitStack() as watching:
+            def watch() -> Iterator[dict[str, Any]]:
+                answer = watching.enter_context(requests.get(f"{running.url}/live/feed", stream=True, timeout=30))
+                return (json.loads(line[6:]) for line in lines(answer) if line.startswith("data: "))
+
+            first = watch()
+            assert next(first)["kind"] == "watching"
+            wrong = {"kind": "misrouted", "problem": problem(FEW, 0.5)}
+            assert next(first) == wrong
+            assert next(watch()) == wrong, "who comes later is told too"
+    finally:
+        metrics.MISROUTED_SHARE.set(0)
+        served[0].shutdown()
+        served[0].server_close()
+        served[1].join()
 
 
 @pytest.mark.parametrize("headers", [

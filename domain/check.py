@@ -48,7 +48,8 @@ def findings(playbook: Playbook, broken: Mapping[str, Iterable[str]] | None = No
     found += codes(playbook.coupons)
     found += never_held(playbook, known)
     for name, source in sorted(playbook.templates.items()):
-        found += [Finding("templates", name, (Line(line),), text) for line, text in problems(source, html=True)]
+        found += [Finding("templates", name, (what, Line(line)), text)
+                  for line, what, text in problems(source, html=True)]
     if not known.broken.get("workflows"):
         found += _never_sent(playbook)
     return found

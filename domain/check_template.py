@@ -1,7 +1,7 @@
 r"""Check of templates: unknown variables, fields, filters and tags; unsafe HTML; each with its line.
 
 >>> problems("<p>{{ first_name }}\n{{ prodct.name }}</p>", html=True)
-[(2, 'there is no variable "prodct"; did you mean "product"?')]
+[(2, 'prodct', 'there is no variable "prodct"; did you mean "product"?')]
 """
 
 import re
@@ -12,10 +12,11 @@ from liquid.span import Span
 from liquid.static_analysis import TemplateAnalysis, Variable
 
 from domain.event_names import meant, offered
-from domain.template import ENTRIES, FILTERS, TAGS, TAGS_OF_LIQUID, VARIABLES, Template, Unparsable, is_safe_url
+from domain.template import ENTRIES, FILTERS, TAGS, TAGS_OF_LIQUID, VARIABLES, Template, is_safe_url
+from domain.unparsable import WRITTEN, explain
 
-Wrong = tuple[int, str]
-"""A line (from 1) of a template, and what is wrong in it."""
+Wrong = tuple[int, str, str]
+"""A line (from 1) of a template; what stands there (a variable, filter or tag); and what is wrong with it."""
 
 _HOLE = "\u2063"
 """Stands around the line breaks of what Liquid will put there."""
@@ -27,17 +28,16 @@ _SAID = re.compile(r"\{%-?\s*(?:assign|capture)\s+(\w+)")
 
 def problems(source: str, *, html: bool) -> list[Wrong]:
     """What is wrong with a template, each thing once, in the order of its lines."""
-    try:
-        analysis = Template(source, html=html).analysis()
-    except Unparsable as wrong:
-        return [(wrong.line, str(wrong))]
+    if wrong := explain(source):
+        return [wrong]
+    analysis = Template(source, html=html).analysis()
     found = list(_liquid(source, analysis)) if analysis is not None else []
     if html:
         found += _unsafe(source)
-    first = dict[str, int]()
-    for line, text in sorted(found):
-        first.setdefault(text, line)
-    return [(line, text) for text, line in first.items()]
+    first = dict[str, tuple[int, str]]()
+    for line, name, text in sorted(found):
+        first.setdefault(text, (line, name))
+    return [(*where, text) for text, where in first.items()]
 
 
 def _liquid(source: str, analysis: TemplateAnalysis) -> Iterator[Wrong]:
@@ -46,19 +46,21 @@ def _liquid(source: str, analysis: TemplateAnalysis) -> Iterator[Wrong]:
         for use in uses:
             line = _line(source, use.span)
             if fields is None:
-                yield line, f'there is no variable "{root}"{_variable(str(root))}'
+                yield line, str(root), f'there is no variable "{root}"{_variable(str(root))}'
             elif fields and (second := _second(use)) and second not in fields:
-                yield line, f'"{root}" has no field "{second}"{offered(second, fields)}'
+                yield line, f"{root}.{second}", f'"{root}" has no field "{second}"{offered(second, fields)}'
     for root, fields in _entries(source).items():
         for use in analysis.variables.get(root, ()):
             if (second := _second(use)) and second not in fields:
-                yield _line(source, use.span), f'"{root}" has no field "{second}"{offered(second, fields)}'
+                yield (_line(source, use.span), f"{root}.{second}",
+                       f'"{root}" has no field "{second}"{offered(second, fields)}')
     for name, spans in analysis.filters.items():
         if name not in FILTERS:
-            yield _line(source, spans[0]), f'there is no filter "{name}"{meant(name, FILTERS)}'
+            yield _line(source, spans[0]), name, f'there is no filter "{name}"{offered(name, sorted(FILTERS))}'
     for name, spans in analysis.tags.items():
         if name not in TAGS_OF_LIQUID:
-            yield _line(source, spans[0]), f'the tag "{name}" is not allowed here'
+            yield (_line(source, spans[0]), name,
+                   f'the tag "{name}" is not allowed here{offered(name, WRITTEN)}')
 
 
 def _line(source: str, span: Span) -> int:
@@ -102,15 +104,18 @@ class _Look(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         line = self.getpos()[0]
         if tag not in TAGS:
-            self.found.append((line, f"<{tag}> is not allowed{meant(tag, TAGS) if len(tag) > 2 else ''}"))
+            hint = meant(tag, TAGS) if len(tag) > 2 else ""
+            self.found.append((line, f"<{tag}>", f"<{tag}> is not allowed{hint or offered('', TAGS)}"))
             return
         for name, value in attrs:
+            where = f"<{tag} {name}>"
             if name not in TAGS[tag]:
-                self.found.append((line, f'<{tag} {name}="…"> is not allowed'))
+                left = offered(name, sorted(TAGS[tag])) if TAGS[tag] else f": <{tag}> has no attributes here"
+                self.found.append((line, where, f'<{tag} {name}="…"> is not allowed{left}'))
             elif name in ("href", "src") and not is_safe_url(_HOLES.sub("x", value or "")):
                 shown = (value or "")[:60]
                 self.found.append((
-                    line, f'<{tag} {name}="{shown}">: should be a path, or begin with https:// or http://'))
+                    line, where, f'<{tag} {name}="{shown}">: should be a path, or begin with https:// or http://'))
 
     handle_startendtag = handle_starttag
 

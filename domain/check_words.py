@@ -59,7 +59,7 @@ def _words(content: Content, path: Path, one: Campaign, known: Known, *, whole: 
         if whole and words.button and not words.url and one.format != "sms":
             yield (*here, "button"), "leads nowhere: it needs a url"
         for field in FIELDS:
-            for line, text in problems(getattr(own, field), html=field == "body"):
+            for line, _, text in problems(getattr(own, field), html=field == "body"):
                 yield (*here, field, Line(line)), NoSuch(text)
         yield from _links(own, here, one, known)
         if one.format == "sms":

@@ -65,12 +65,11 @@ class Missing(ValueError):
 
 
 class Unparsable(ValueError):
-    """A template that is no Liquid: why, and in which line of it (0: not known)."""
+    """A template that is no Liquid: why, and at which place of it (-1: not known). `domain/unparsable.py` says more."""
 
     def __init__(self, wrong: LiquidError | RecursionError) -> None:
-        self.line = 0
-        if isinstance(wrong, LiquidError) and wrong.token is not None and (context := wrong.context()) is not None:
-            self.line = context[0]
+        token = wrong.token if isinstance(wrong, LiquidError) else None
+        self.index = token.start_index if token is not None and token.source else -1
         super().__init__(str(wrong.message) if isinstance(wrong, LiquidError) else "nests too deep")
 
 

@@ -246,7 +246,7 @@ def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
     (C, BAR + "body = '{% for p in products %}{{ p.nmae }}{% endfor %}'",
      'content.default.body: "p" has no field "nmae"; did you mean "name"?'),
     ("templates/x.liquid", "{% for one in cart.items %}\n{{ one.url }}{% endfor %}",
-     'line 2: "one" has no field "url"; there are id, name, price, category and quantity'),
+     'line 2, one.url: "one" has no field "url"; there are id, name, price, category and quantity'),
     # coupons in words
     (C, BAR + "body = '{{ coupon.code }}'", "content.default.body: asks for a coupon, and the campaign has none"),
     (C, BAR + "body = '{{ coupon.percent }} {{ coupon.code }}'\ncoupon = 'TEN'",

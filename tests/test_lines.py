@@ -55,10 +55,11 @@ def test_every_field_of_the_shipped_shop_has_its_line(file: Path) -> None:
      'line 8, content.default.body: there is no variable "frist_name"'),
     (C, MAIL + "[content.default]\ntitle = 'x'\nbody = \'\'\'<p>\n\n<script></script></p>\'\'\'",
      "line 7, content.default.body: <script> is not allowed"),
-    (C, MAIL + "[content.default]\ntitle = 'x'\nbody = \'\'\'\n<p>\n{% if x %}\n\'\'\'", "content.default.body: "),
+    (C, MAIL + "[content.default]\ntitle = 'x'\nbody = \'\'\'\n<p>\n{% if x %}\n\'\'\'",
+     "line 7, content.default.body: {% if x %} is never closed: {% endif %} is missing"),
     ("templates/x.liquid", "<p>\n<a href='{{\nproduct.url }}'>\n<b onclick='x'>",
-     'templates/x.liquid, line 4: <b onclick="…"> is not allowed'),
-    ("templates/x.liquid", "<p>\n\n{{ frist_name }}", "templates/x.liquid, line 3: there is no variable"),
+     'templates/x.liquid, line 4, <b onclick>: <b onclick="…"> is not allowed: <b> has no attributes here'),
+    ("templates/x.liquid", "<p>\n\n{{ frist_name }}", "templates/x.liquid, line 3, frist_name: there is no variable"),
     # of the whole file, or of what is missing in a table
     (P, "valid_for = '7d'\namount = 5", "coupons/x.toml, line 1, prefix: is missing, as in coupons/winback.toml"),
     (S, "description = 'x'\n[when]\ncart = { empty = true }\n\n[[when.any]]\nin_segment = 'x'\n[[when.any]]\n"

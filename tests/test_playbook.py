@@ -158,9 +158,10 @@ S, C, W = "segments/b.toml", "campaigns/c.toml", "[when]\n"
     (C, CAMPAIGN + "body = '<script>x</script>'", "content.default.body: <script> is not allowed"),
     (C, CAMPAIGN + "body = '<p onclick=\"x\">x</p>'", '<p onclick="…"> is not allowed'),
     (C, CAMPAIGN + "body = '<a href=\"javascript:x\">x</a>'", "should be a path, or begin with https://"),
-    ("templates/x.liquid", "{% include 'y' %}", "templates/x.liquid, line 1: "),
+    ("templates/x.liquid", "{% include 'y' %}",
+     'templates/x.liquid, line 1, include: the tag "include" is not allowed here'),
     ("templates/x.liquid", "<p>\n{{ prodct.name }}",
-     'x.liquid, line 2: there is no variable "prodct"; did you mean "product"?'),
+     'x.liquid, line 2, prodct: there is no variable "prodct"; did you mean "product"?'),
 ])
 def test_each_mistake_is_reported_with_file_field_and_what_was_meant(file: str, text: str | bytes, said: str) -> None:
     found = mistakes({file: text})

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from domain.amounts import some
 from domain.campaign import OFF_SITE, Campaign, Limits
 from domain.check_condition import condition, duration, never_comes
 from domain.check_words import content
@@ -71,7 +72,7 @@ def _purpose(one: Campaign, known: Known) -> Found:
     weight, budget = weight_of(one.format, known.shop), known.shop.pressure
     for points, span in ((budget.per_day, "day"), (budget.per_week, "week")):
         if points is not None and weight > points:
-            yield ("format",), (f"{one.format} weighs {weight:g} points, and the pressure budget of shop.toml is "
+            yield ("format",), (f"{one.format} weighs {some(weight, 'point')}, and the pressure budget of shop.toml is "
                                 f"{points:g} a {span}: it would never be said")
             return
 

@@ -154,7 +154,7 @@ def _seldom(one: Campaign) -> Found:
     for field, span in (("per_day", UNITS["d"]), ("per_week", UNITS["w"])):
         most = getattr(one.limits, field)
         if most is not None and most > 1 and (most - 1) * every >= span:
-            yield ("limits", field), f"is never reached: between two of them lie {say(every)} (every)"
+            yield ("limits", field), f"is never reached: two of them are at least {say(every)} apart (every)"
 
 
 def _visits(one: Campaign) -> Found:
@@ -165,7 +165,7 @@ def _visits(one: Campaign) -> Found:
         yield ("limits", "every"), (f"makes no difference: it is shown once a visit, and between two visits lie more "
                                     f"than {say(VISIT)}; for several in one visit raise per_session")
     elif one.limits.per_session > 1 and every >= UNITS["d"]:
-        yield ("limits", "per_session"), f"is never reached: between two of them lie {say(every)} (every)"
+        yield ("limits", "per_session"), f"is never reached: two of them are at least {say(every)} apart (every)"
 
 
 def _mail(one: Campaign, known: Known) -> Found:

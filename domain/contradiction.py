@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from domain.amounts import some, times
 from domain.condition import BANDS, Condition, Did
 from domain.duration import parse, say
 from domain.known import is_cell, several
@@ -65,12 +66,12 @@ def _clash(bounds: list[Bound]) -> str:
     by: dict[str, list[Bound]] = {}
     for bound in bounds:
         by.setdefault(bound.about, []).append(bound)
-    for some in by.values():
-        low, high = max(some, key=lambda one: one.low), min(some, key=lambda one: one.high)
+    for those in by.values():
+        low, high = max(those, key=lambda one: one.low), min(those, key=lambda one: one.high)
         if low.low >= high.high:
             return f"{low.said}, and {high.said}"
-        for n, one in enumerate(some):
-            for other in some[:n]:
+        for n, one in enumerate(those):
+            for other in those[:n]:
                 if one.among is not None and other.among is not None and one.among.isdisjoint(other.among):
                     return f"{other.said}, and {one.said}"
     return _undone([bound for bound in bounds if bound.did is not None])
@@ -197,7 +198,7 @@ def _about(condition: Condition) -> Iterator[Bound]:
             if names := several(getattr(has, field)):
                 yield Bound(field, f"the {field} is {' or '.join(names)}", among=frozenset(names))
         if has.visits_at_least is not None:
-            yield Bound("visits", f"they were here at least {has.visits_at_least} times", low=has.visits_at_least)
+            yield Bound("visits", f"they were here at least {times(has.visits_at_least)}", low=has.visits_at_least)
         if (before := _ms(has.last_seen_before)) is not None:
             yield Bound("last seen", f"they were last seen at least {_say(has.last_seen_before or '')} ago", low=before)
         if has.known is not None:
@@ -260,7 +261,9 @@ def _cart(condition: Condition) -> Iterator[Bound]:
         yield (Bound("pieces in the cart", "the cart is empty", high=1) if cart.empty
                else Bound("pieces in the cart", "something is in the cart", low=1))
     if cart.items_at_least is not None:
-        yield Bound("pieces in the cart", f"at least {cart.items_at_least} are in the cart", low=cart.items_at_least)
+        least = cart.items_at_least
+        said = f"at least {least} {'is' if least == 1 else 'are'} in the cart"
+        yield Bound("pieces in the cart", said, low=least)
     elif any(getattr(cart, field) is not None for field in (
             "value_at_least", "value_below", "contains_category", "contains_product", "older_than", "untouched_for")):
         yield Bound("pieces in the cart", "something is in the cart", low=1)
@@ -275,9 +278,10 @@ def _orders(condition: Condition) -> Iterator[Bound]:
     if orders is None:
         return
     if orders.count_at_least is not None:
-        yield Bound("orders", f"they have at least {orders.count_at_least} orders", low=orders.count_at_least)
+        yield Bound("orders", f"they have at least {some(orders.count_at_least, 'order')}", low=orders.count_at_least)
     if orders.count_is is not None:
-        yield Bound("orders", f"they have exactly {orders.count_is} orders", orders.count_is, orders.count_is + 1)
+        exactly = orders.count_is
+        yield Bound("orders", f"they have exactly {some(exactly, 'order')}", exactly, exactly + 1)
     if orders.contains_product is not None or orders.contains_category is not None:
         yield Bound("orders", "they have ordered", low=1)
     if orders.value_at_least is not None:
@@ -310,4 +314,4 @@ def _not(condition: Condition) -> Iterator[Bound]:
     if condition.orders is not None and condition == Condition(
             orders=type(condition.orders)(count_at_least=condition.orders.count_at_least)):
         least = condition.orders.count_at_least or 0
-        yield Bound("orders", f"they have fewer than {least} orders", high=least)
+        yield Bound("orders", f"they have fewer than {some(least, 'order')}", high=least)

@@ -2,6 +2,7 @@
 
 from operator import attrgetter
 
+from domain.amounts import some
 from domain.amounts import times as so_often
 from domain.condition import MOST_SHOWN, Holds, Orders, WasSaid
 from domain.duration import parse, roughly, say
@@ -15,16 +16,16 @@ def orders(part: Orders, shop: Shop) -> list[Leaf]:
     """What they bought."""
     found: list[Leaf] = []
     if part.count_at_least is not None:
-        least = part.count_at_least
+        least, at_least = part.count_at_least, "at least " + some(part.count_at_least, "order")
         found.append(Leaf(lambda p, f, now: f.order_count >= least,
-                          lambda p, f, now: f"at least {least} orders (has {f.order_count})", "orders"))
+                          lambda p, f, now: f"{at_least} (has {f.order_count})", "orders"))
     if part.count_is is not None:
-        exactly = part.count_is
+        exactly, said = part.count_is, "exactly " + some(part.count_is, "order")
         found.append(Leaf(lambda p, f, now: f.order_count == exactly,
-                          lambda p, f, now: f"exactly {exactly} orders (has {f.order_count})", "orders"))
-    for amount, at_least in ((part.value_at_least, True), (part.value_below, False)):
+                          lambda p, f, now: f"{said} (has {f.order_count})", "orders"))
+    for amount, or_more in ((part.value_at_least, True), (part.value_below, False)):
         if amount is not None:
-            found.append(_spent(to_minor(amount, shop.currency), at_least, shop.currency))
+            found.append(_spent(to_minor(amount, shop.currency), or_more, shop.currency))
     for text, recent in ((part.last_within, True), (part.last_before, False)):
         if text is not None:
             found.append(_last_order(parse(text), recent))

@@ -3,6 +3,7 @@
 from operator import attrgetter
 from typing import Any
 
+from domain.amounts import some
 from domain.condition import Filter, Has, Value
 from domain.duration import parse, roughly, say
 from domain.shop import Shop
@@ -44,9 +45,9 @@ def has(part: Has, shop: Shop) -> list[Leaf]:
     if part.address is not None:
         found.append(_address(texts(part.address)))
     if part.visits_at_least is not None:
-        visits = part.visits_at_least
+        visits, said = part.visits_at_least, "at least " + some(part.visits_at_least, "visit")
         found.append(Leaf(lambda p, f, now: f.sessions >= visits,
-                          lambda p, f, now: f"at least {visits} visits (has {f.sessions})", "visit"))
+                          lambda p, f, now: f"{said} (has {f.sessions})", "visit"))
     if part.known is not None:
         found.append(_known(part.known))
     if part.first_seen_within is not None:

@@ -2,12 +2,15 @@
 
 from operator import attrgetter
 
+from domain.amounts import some
 from domain.condition import InCart, InSession
 from domain.duration import parse, roughly, say
 from domain.money import to_major, to_minor
 from domain.shop import Shop
 from state.leaves import Leaf, Test, age, either, texts
 from state.person import Cart, Facts, Person
+
+_ONE = {"pages": "page", "products": "product", "searches": "search"}
 
 
 def session(part: InSession) -> list[Leaf]:
@@ -54,6 +57,7 @@ def _came(field: str, wanted: tuple[str, ...]) -> Leaf:
 
 def _at_least(noun: str, least: int) -> Leaf:
     read = attrgetter(noun)
+    said = f"at least {some(least, _ONE[noun], noun)} this visit"
     tests: dict[str, Test] = {
         "pages": lambda p, f, now: p.session is not None and p.session.pages >= least,
         "products": lambda p, f, now: p.session is not None and p.session.products >= least,
@@ -61,7 +65,7 @@ def _at_least(noun: str, least: int) -> Leaf:
     }
 
     def words(p: Person, f: Facts, now: int) -> str:
-        return f"at least {least} {noun} this visit (has {read(p.session) if p.session is not None else 0})"
+        return f"{said} (has {read(p.session) if p.session is not None else 0})"
 
     return Leaf(tests[noun], words, noun)
 

@@ -16,8 +16,9 @@ part of the page: it waits for nothing that was sent before, and the shop's limi
 
 from typing import NamedTuple
 
+from domain.amounts import some
 from domain.campaign import OFF_SITE
-from domain.duration import say
+from domain.duration import roughly, say
 from state.days import day_ends, local_day, week_began
 from state.leaves import granted
 from state.person import Facts, Person, Said
@@ -98,7 +99,7 @@ def limited(person: Person, facts: Facts, rule: CampaignRule, rules: Rules, now:
     if rule.format == "popup" and rules.cooldown and person.said:
         until = cooled_at(person, rules)
         if now < until:
-            return "cooldown", f"{(until - now + 999) // 1000} s until the next popup"
+            return "cooldown", f"{roughly((until - now + 999) // 1000 * 1000)} until the next popup"
     return "", ""
 
 
@@ -126,7 +127,7 @@ def _own(person: Person, rule: CampaignRule, visit: str, today: int, zone: str, 
         if waiting:
             return f"one is on its way; {say(rule.every)} between two"
         if said.total and now < said.last_at + rule.every:
-            return f"the last one was {_ago(now - said.last_at)} ago; {say(rule.every)} between two"
+            return f"the last one was {roughly(max(0, now - said.last_at))} ago; {say(rule.every)} between two"
     return ""
 
 
@@ -212,19 +213,12 @@ def _pressure(person: Person, rule: CampaignRule, rules: Rules, today: int, zone
 
 
 def _points(spent: float, budget: float, span: str, rule: CampaignRule) -> str:
-    return f"{spent:g} of {budget:g} points {span}, and {rule.format} weighs {rule.weight:g}"
+    return f"{spent:g} of {some(budget, 'point')} {span}, and {rule.format} weighs {rule.weight:g}"
 
 
 def _since(said: Said, began: int) -> int:
     """How many of the newest showings are not older than this."""
     return sum([1 for at in said.times if at >= began])
-
-
-def _ago(span: int) -> str:
-    for size, unit in ((86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes")):
-        if span >= 2 * size:
-            return f"{span // size} {unit}"
-    return f"{max(0, span) // 1000} s"
 
 
 def cooled_at(person: Person, rules: Rules) -> int:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from domain.amounts import some
 from domain.duration import say
 from domain.partition import partition_of
 from state import codec
@@ -37,8 +38,8 @@ def standing(rule: PoolRule, read: Read, partitions: int, secret: bytes) -> str:
 
     def lines() -> Iterator[str]:
         made = "listed" if rule.pool.codes else "made up"
-        yield f"{rule.name}: {rule.size:,} codes, {made}; a code is good for {say(rule.valid_for)}"
-        yield _line(granted, "leased", f"to {len(desks)} shards of {partitions}")
+        yield f"{rule.name}: {some(rule.size, 'code')}, {made}; a code is good for {say(rule.valid_for)}"
+        yield _line(granted, "leased", f"to {some(len(desks), 'shard')} of {partitions}")
         yield _line(sum([len(desk.codes) for desk in desks]), "on desks", "of those, not given to anybody yet")
         for state, words in _STATES:
             yield _line(counts[state], state, words)

@@ -191,7 +191,7 @@ def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
     (S, "static = true\nenter_on = [{ segment = 'engaged', when = { cart = { empty = true } } }]\n"
         "leave_on = [{ segment = 'engaged' }]", "line 2, enter_on[1]: puts nobody in"),
     (S, "static = true\n[[enter_on]]\nsegment = 'empty_handed'\nwhen = { cart = { items_at_least = 1 } }",
-     "line 4, enter_on[1].when: can never hold on this occasion: at least 1 are in the cart, and the cart is empty"),
+     "line 4, enter_on[1].when: can never hold on this occasion: at least 1 is in the cart, and the cart is empty"),
     (S, "[when]\nhas = { consent = 'emial:marketing' }",
      'has.consent: there is no channel "emial"; did you mean "email"?'),
     (S, "[when]\nholds_coupon = { pool = 'winback' }", "line 2, when.holds_coupon.pool: nobody ever holds one: "
@@ -226,8 +226,10 @@ def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
     (S, "[when]\nsession = { pages_at_least = 2 }\nhas = { last_seen_before = '30m' }",
      "can never hold: they were last seen at least 30 minutes ago, and a visit is open"),
     (S, "[when]\nfunnel = { stage = 'buying' }\ncart = { empty = true }",
-     "can never hold: at least 1 are in the cart (at the stage buying), and the cart is empty"),
+     "can never hold: at least 1 is in the cart (at the stage buying), and the cart is empty"),
     (S, "[when]\nin_segment = 'funnel_buying'\ncart = { empty = true }", "and the cart is empty"),
+    (S, "[when]\norders = { count_is = 1 }\nnot = { orders = { count_at_least = 1 } }",
+     "can never hold: they have exactly 1 order, and they have fewer than 1 order"),
     (S, "[when]\nrfm = { group = 'champions', recency_at_most = 2 }",
      "can never hold: they are champions (recency 4 to 5), and recency is at most 2"),
     (S, "[when]\nin_segment = 'rfm_champions'\nrfm = { group = ['loyal', 'lost'] }", "can never hold: "),

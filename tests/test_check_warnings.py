@@ -80,10 +80,10 @@ def test_of_the_good_one_nothing_is_said() -> None:
     ({C: BAR + "[limits]\nper_session = 4"}, "limits.per_session: is never reached: [limits] of shop.toml allows 3"),
     ({C: BAR + "[limits]\nevery = '10m'"}, "line 6, limits.every: makes no difference: it is shown once a visit"),
     ({C: BAR + "[limits]\nevery = '2d'\nper_session = 2"},
-     "limits.per_session: is never reached: between two of them lie 2 days (every)"),
+     "limits.per_session: is never reached: two of them are at least 2 days apart (every)"),
     ({C: MAIL + "per_session = 2"}, "limits.per_session: makes no difference to messages: use per_day, per_week"),
     ({C: BAR + "[limits]\nevery = '1d'\nper_day = 3"},
-     "line 7, limits.per_day: is never reached: between two of them lie 1 day (every)"),
+     "line 7, limits.per_day: is never reached: two of them are at least 1 day apart (every)"),
     ({C: MAIL.replace("per_week = 1", "per_week = 5\nevery = '2d'")}, "limits.per_week: is never reached"),
     # who comes first
     ({C: SLOT, USES: SLOT}, 'line 3, priority: is that of "uses", which fills #x too: for whom both are meant, the '

@@ -105,6 +105,15 @@ CLARA = Person(
 
 @pytest.mark.parametrize(("plain", "words"), [
     ({"session": {"pages_at_least": 3}}, "at least 3 pages this visit (has 4)"),
+    ({"session": {"pages_at_least": 1}}, "at least 1 page this visit (has 4)"),
+    ({"session": {"products_at_least": 1}}, "at least 1 product this visit (has 1)"),
+    ({"session": {"searches_at_least": 1}}, "at least 1 search this visit (has 0)"),
+    ({"session": {"searches_at_least": 2}}, "at least 2 searches this visit (has 0)"),
+    ({"has": {"visits_at_least": 1}}, "at least 1 visit (has 0)"),
+    ({"has": {"visits_at_least": 2}}, "at least 2 visits (has 0)"),
+    ({"orders": {"count_at_least": 1}}, "at least 1 order (has 1)"),
+    ({"orders": {"count_is": 1}}, "exactly 1 order (has 1)"),
+    ({"orders": {"count_is": 0}}, "exactly 0 orders (has 1)"),
     ({"session": {"seconds_at_least": 60}}, "at least 60 s on the site (has 5)"),
     ({"has": {"country": ["US", "CA"]}}, "is in CA or US (CA)"),
     ({"cart": {"value_at_least": 50}}, "cart worth at least 50.00 EUR (is 20.00)"),

@@ -120,7 +120,7 @@ def test_why_it_was_shown_or_armed() -> None:
         "a:x  (times are those of UTC)",
         "Decisions, newest first",
         "  2023-11-14 22:13:20  arm     stay                      exit intent",
-        "                               because at least 1 pages this visit (has 1)",
+        "                               because at least 1 page this visit (has 1)",
     ]
 
 

@@ -227,7 +227,7 @@ def test_seven_days_of_the_person_not_of_the_shop() -> None:
 def test_the_least_time_between_two() -> None:
     visitor = Visitor(quiz(hello={"limits": {"per_session": 9, "every": "2d"}}))
     show(visitor, 0)
-    assert held(visitor, DAY) == ("limit", "the last one was 23 hours ago; 2 days between two")
+    assert held(visitor, DAY) == ("limit", "the last one was 23 hours 59 minutes ago; 2 days between two")
     visitor.waits(2 * DAY)
     assert visitor.does(2 * DAY, "Quiz Finished") == [], "a second is missing, and that is known"
     assert [one.at - T0 for one in visitor.does(2 * DAY + SECOND, "Quiz Finished")] == [2 * DAY + SECOND]
@@ -293,6 +293,8 @@ def test_what_is_sent_and_not_yet_accepted_weighs_already() -> None:
 def test_a_budget_smaller_than_one_showing_lets_nothing_through() -> None:
     visitor = Visitor(quiz({"pressure": {"per_day": 0.5}}, hello={}))
     assert held(visitor, 0) == ("pressure", "0 of 0.5 points today, and popup weighs 1")
+    heavy = Visitor(quiz({"pressure": {"per_day": 1, "weights": {"popup": 2}}}, hello={}))
+    assert held(heavy, 0) == ("pressure", "0 of 1 point today, and popup weighs 2")
 
 
 def test_showings_are_bounded_and_late_ones_find_their_day() -> None:

@@ -27,8 +27,9 @@ from typing import Final, Self
 
 from connectors.bell import Ringer, folder_of
 from connectors.log import LogError, Place, partition_for
-from connectors.log_sqlite_file import FILE_OF, FILES, Keeper, begin, connect, ends, prepare, text
+from connectors.log_sqlite_file import FILE_OF, FILES, begin, connect, ends, prepare, text
 from connectors.log_sqlite_reader import SqliteReader
+from connectors.wal import Keeper, finish
 from domain.record import Outgoing, Record
 from domain.streams import PARTITIONS
 
@@ -75,13 +76,11 @@ class SqliteLog:
         self._now = now
         self._lock = threading.Lock()
         self._connections: dict[str, sqlite3.Connection] = {}
-        self._keeper = Keeper()
+        self._keeper = Keeper(after=ends)  # a list of ends that is fresh: no start has to look through the whole log
         self._closed = False
-        for file in FILES:
-            prepare(self._path(file), partitions)
-
-    def _path(self, file: str) -> Path:
-        return self._folder / f"{file}.db"
+        self._paths = {file: self._folder / f"{file}.db" for file in FILES}
+        for path in self._paths.values():
+            prepare(path, partitions)
 
     # -- append ------------------------------------------------------------------------------------------------
 
@@ -117,6 +116,8 @@ class SqliteLog:
             else:
                 connection.executemany(_INSERT, rows)
             connection.execute("COMMIT")
+            if self._keeper.ready(self._paths[file]):
+                finish(connection)
         except sqlite3.Error as wrong:
             raise LogError(f"{file}.db: {text(wrong)}") from wrong
         finally:
@@ -150,9 +151,9 @@ class SqliteLog:
         """The connection that writes a file."""
         if self._closed:
             raise LogError("the log is closed")
-        connection = connect(self._path(file), self._sync, 0)
+        connection = connect(self._paths[file], self._sync, 0)
         self._connections[file] = connection
-        self._keeper.add(self._path(file))
+        self._keeper.add(self._paths[file])
         return connection
 
     # -- read --------------------------------------------------------------------------------------------------
@@ -167,12 +168,12 @@ class SqliteLog:
         """The last offset of each place (-1 for an empty one)."""
         found: dict[Place, int] = {}
         for file in {FILE_OF[stream] for stream, _ in places}:
-            found |= ends(self._path(file))[0]
+            found |= ends(self._paths[file])[0]
         return {place: found.get(place, -1) for place in places}
 
     def latest(self) -> int:
         """The log time of the newest record in the public streams; -1 when they are empty."""
-        connection = connect(self._path("public"))
+        connection = connect(self._paths["public"])
         try:
             found = connection.execute(_LAST).fetchone()
         finally:
@@ -181,7 +182,7 @@ class SqliteLog:
 
     def fetch(self, place: Place, first: int, last: int) -> list[Record]:
         """The records of one place from offset `first` to offset `last`, both included."""
-        connection = connect(self._path(FILE_OF[place[0]]))
+        connection = connect(self._paths[FILE_OF[place[0]]])
         try:
             return [
                 Record._make(row)

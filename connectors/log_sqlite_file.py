@@ -1,13 +1,12 @@
-"""A file of the SQLite log: its table, how it is opened, where its places end, and keeping its WAL short."""
+"""A file of the SQLite log: its table, how it is opened, and where its places end."""
 
-import os
 import sqlite3
-import threading
 import time
 from pathlib import Path
 from typing import Final
 
 from connectors.log import LogError, Place
+from connectors.wal import KEPT, TOO_LONG
 from domain.streams import INTERNAL, MODELS, PUBLIC
 
 FILES: Final = ("public", "internal", "models")
@@ -40,12 +39,6 @@ CREATE TABLE ends (
 
 ENDS_EVERY: Final = 10_000
 """Ids after which the list of ends is written down again."""
-AUTOCHECKPOINT: Final = 16_000
-"""Pages of WAL at which a commit checkpoints by itself: only when nobody else did (64 MB)."""
-CHECKPOINT: Final = 4 << 20
-"""Bytes of WAL at which the background checkpoint starts."""
-WAL_KEPT: Final = 1 << 20
-"""Bytes a WAL is cut to when it begins anew; so its size tells how much was written since the last checkpoint."""
 
 
 def text(wrong: sqlite3.Error) -> str:
@@ -63,8 +56,8 @@ def connect(path: Path, sync: str = "normal", patience: float = PATIENCE) -> sql
     try:
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         connection.execute(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT}")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {TOO_LONG}")
+        connection.execute(f"PRAGMA journal_size_limit = {KEPT}")
         if patience != PATIENCE:
             connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
     except sqlite3.Error as wrong:
@@ -200,46 +193,3 @@ def ends(path: Path) -> tuple[dict[Place, int], int]:
             connection.execute("ROLLBACK")
         connection.close()
     return found, last
-
-
-class Keeper:
-    """Keeps the WALs of the files a process writes short, and the list of ends fresh, from a thread of its own.
-
-    So no append pays for a sync, and no start has to look through the whole log.
-    """
-
-    def __init__(self, every: float = 0.5) -> None:
-        self._done: dict[Path, int] = {}
-        self._every = every
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def add(self, path: Path) -> None:
-        """Keep a file that is written here."""
-        self._done = {**self._done, path: 0}
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            for path, done in self._done.items():
-                try:
-                    wal = os.stat(f"{path}-wal")
-                    if wal.st_size < CHECKPOINT or wal.st_mtime_ns == done:
-                        continue
-                    connection = connect(path)
-                    try:
-                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                    finally:
-                        connection.close()
-                    self._done = {**self._done, path: wal.st_mtime_ns}
-                    ends(path)
-                except (OSError, sqlite3.Error, LogError):
-                    continue  # tried again; a commit checkpoints by itself when the WAL grows too long
-
-    def close(self) -> None:
-        """Stop the thread."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()

@@ -18,6 +18,7 @@ from connectors.log import Log, Reader
 from connectors.open_log import open_log
 from connectors.publisher import Publisher
 from connectors.settings import secret_of
+from connectors.wal import Keeper
 from domain import model as models
 from domain.failpoint import failpoint
 from domain.model import Model
@@ -85,7 +86,8 @@ class Worker:
         self.steps = steps
         self.wall = clock
         self.log: Log = open_log(settings)
-        self.store = SqliteStore(store_path(settings), settings.partitions, settings.log_sync)
+        self.keeper = Keeper()
+        self.store = SqliteStore(store_path(settings), settings.partitions, settings.log_sync, keeper=self.keeper)
         self.publisher = Publisher(self.log, valkey.url(settings), settings.shop, clock)
         self.shards: dict[int, Shard] = {}
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -246,7 +248,6 @@ class Worker:
             self._let_go = True
         if self._quiet and (sent := self.publisher.acknowledged()):
             self.store.commit(Batch(), sent)
-        self.store.tidy(idle=self._quiet > 0)
         if self._quiet and self.settings.retention_days and time.monotonic() >= self._turns_at:
             self._forget_turns()
         metrics.OUTBOX.set(self.publisher.pending())
@@ -320,6 +321,7 @@ class Worker:
         for partition in self._touched:
             self._look_ahead(partition)
         self._touched.clear()
+        self.store.tidy()
 
     def finish(self) -> None:
         """The clean stop: wait for what is out, note that it arrived, let go."""
@@ -332,6 +334,7 @@ class Worker:
             else:
                 time.sleep(0.01)
         self.publisher.close()
+        self.keeper.close()
         self.store.close()
         self.log.close()
 

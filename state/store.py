@@ -109,8 +109,8 @@ class Store(Protocol):
 
     def kept(self, kind: str, hash: str) -> bytes | None: ...
 
-    def tidy(self, idle: bool) -> None:
-        """House-keeping that must not happen inside a commit; `idle` says that there is time for it."""
+    def tidy(self) -> None:
+        """House-keeping, when everybody has been told: a millisecond or two now and then."""
         ...
 
     def close(self) -> None: ...

@@ -9,17 +9,18 @@
     kept     (kind, hash) -> bytes             playbooks and models, by content
 
 `synchronous = NORMAL`: a killed process loses nothing, a power cut may lose the last commits (which the log then brings
-again); FULL survives that too. Checkpoints run beside the commits, in a thread (`state/checkpoints.py`).
+again); FULL survives that too. Whoever writes all the time hands in a keeper, who folds the write-ahead log into the
+file beside the commits (`connectors/wal.py`); without one, now and then a commit does it.
 """
 
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from domain.effect import Row
-from state.checkpoints import KEPT, Checkpoints
 from state.store import Batch, Head, StoreError, Turn
 
 VERSION = 1
@@ -46,20 +47,36 @@ _UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
            "ON CONFLICT (partition, id) DO UPDATE SET bytes = excluded.bytes")
 """A person whose bytes change is written where they are: the index stays as it is."""
 
+KEPT = 64 << 20
+"""Bytes that the file of the write-ahead log may keep: cutting it takes tens of milliseconds, in a commit."""
+TOO_LONG = 64_000
+"""Pages of write-ahead log at which a commit folds it, in spite of a keeper: who cannot keep up, or is gone."""
+
 _pack = msgspec.msgpack.Encoder().encode
 _rows = msgspec.msgpack.Decoder(list[Row]).decode
-_CHECKPOINT_FORCED = 50_000
-"""Pages of write-ahead log at which the writer begins it anew: seldom, because it costs a pause."""
+
+
+class Keeper(Protocol):
+    """Who keeps the write-ahead log short."""
+
+    def add(self, path: Path) -> None:
+        """A file that is written from now on."""
+        ...
+
+    def ready(self, path: Path) -> bool:
+        """Whether nearly all of it is in the file, so that the writer should fold the rest; it is said once."""
+        ...
 
 
 class SqliteStore:
     """The embedded store. One connection, used by one thread."""
 
-    def __init__(self, path: Path, partitions: int, sync: str = "normal", read_only: bool = False) -> None:
+    def __init__(self, path: Path, partitions: int, sync: str = "normal", read_only: bool = False,
+                 keeper: Keeper | None = None) -> None:
+        self._path, self._keeper = path, keeper
         self._owner = ""
         self._owned: list[int] = []
         self._claims = -1
-        self._checkpoints: Checkpoints | None = None
         if read_only:
             if not path.exists():
                 raise StoreError(f"there is no store at {path}: has attimo run here?")
@@ -71,7 +88,8 @@ class SqliteStore:
         run = self._db.execute
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
-        run("PRAGMA wal_autocheckpoint = 0")
+        if keeper is not None:
+            run(f"PRAGMA wal_autocheckpoint = {TOO_LONG}")
         run(f"PRAGMA journal_size_limit = {KEPT}")
         run("PRAGMA cache_size = -65536")
         run("PRAGMA temp_store = MEMORY")
@@ -84,7 +102,8 @@ class SqliteStore:
             run(f"PRAGMA user_version = {VERSION}")
         run("COMMIT")
         self._check(path, partitions)
-        self._checkpoints = Checkpoints(path)
+        if keeper is not None:
+            keeper.add(path)
 
     def _check(self, path: Path, partitions: int) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -198,19 +217,9 @@ class SqliteStore:
         found = self._db.execute("SELECT bytes FROM kept WHERE kind = ? AND hash = ?", (kind, hash)).fetchone()
         return found[0] if found else None
 
-    def tidy(self, idle: bool) -> None:
-        """Begin the write-ahead log anew, where it has grown far because the writer was never at rest.
-
-        Most of it has been folded into the file by the thread; what is left takes some milliseconds.
-        """
-        if self._checkpoints is not None and self._checkpoints.pages > _CHECKPOINT_FORCED:
-            self._checkpoints.pages = 0
-            # RESTART gives way to readers after the busy timeout; then it is tried again later.
-            self._db.execute("PRAGMA busy_timeout = 0")
-            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
-            self._db.execute("PRAGMA busy_timeout = 10000")
+    def tidy(self) -> None:
+        if self._keeper is not None and self._keeper.ready(self._path):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.close()
         self._db.close()

@@ -137,7 +137,7 @@ class Scratch:
     def kept(self, kind: str, hash: str) -> bytes | None:
         return None
 
-    def tidy(self, idle: bool) -> None:
+    def tidy(self) -> None:
         """Nothing to do."""
 
     def close(self) -> None:

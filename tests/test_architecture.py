@@ -21,8 +21,8 @@ MAY_IMPORT = {
 }
 OURS = {*MAY_IMPORT, "attimo", "benchmarks", "tests"}
 PURE = ("domain", "state", "operators")
-STORES = {"state/store_sqlite.py", "state/store_redis.py", "state/checkpoints.py"}
-"""The files of `state/` that do I/O (one beside the commits, in a thread); they may not know the time either."""
+STORES = {"state/store_sqlite.py", "state/store_redis.py"}
+"""The files of `state/` that do I/O; they may not know the time either."""
 
 FORBIDDEN_MODULES = {"random", "secrets", "socket", "ssl", "subprocess", "urllib", "http", "requests", "aiohttp",
                      "asyncio", "threading", "multiprocessing", "redis", "confluent_kafka"}
@@ -71,8 +71,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_time_chance_and_the_network_stay_outside(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     for name in imported(tree):
-        forbidden = FORBIDDEN_MODULES - ({"threading"} if named(path) in STORES else set())
-        assert name.split(".")[0] not in forbidden, f"{named(path)} imports {name}"
+        assert name.split(".")[0] not in FORBIDDEN_MODULES, f"{named(path)} imports {name}"
     calls = {dotted(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     used = calls & (FORBIDDEN_CALLS - ({"open"} if named(path) in STORES else set()))
     assert not used, f"{named(path)} calls {', '.join(sorted(used))}: time and chance are inputs"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors import log_sqlite_file
+from connectors import log_sqlite_file, wal
 from connectors.log import LogError
 from connectors.log_sqlite import BULK, SqliteLog
 from connectors.log_sqlite_reader import SqliteReader
@@ -228,12 +228,12 @@ def test_sync_full_syncs_every_commit(tmp_path: Path) -> None:
 
 
 def test_a_long_wal_is_checkpointed_behind_the_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_sqlite_file, "CHECKPOINT", 100_000)
+    monkeypatch.setattr(wal, "MUCH", 50)
     with SqliteLog(tmp_path, 4) as log:
         for _ in range(30):
             log.append([Outgoing("clicks", b"a", b"x" * 1000) for _ in range(50)])
         main = tmp_path / "log" / "public.db"
-        while main.stat().st_size < 1_000_000:  # the keeper looks every half second; the test has a limit of its own
+        while main.stat().st_size < 1_000_000:  # the keeper looks five times a second; the test has a limit of its own
             time.sleep(0.05)
         assert len(read_all(log)) == 1500
 

@@ -3,6 +3,9 @@
     rows ──▶ Redis   MULTI { HSET armed:… ; PEXPIRE ; PUBLISH onsite:… }   send, arm, disarm that are not stale
          └─▶ log     actions, letters, outcomes, rejects
 
+People are told at once; the log is told of what came within a few milliseconds in one go (`gather`), because each
+append costs half as much as an event. Letters are not kept back: another shard waits for them.
+
 A row counts as sent when both have it. While Redis is away rows wait here (they are in the outbox too) and go out when
 it is back, unless they have become stale by then. Every effect may go out twice after a crash, with the same id.
 """
@@ -21,8 +24,10 @@ from domain.action import Arm, Disarm, Send, armed_key, channel, filled_key, pub
 from domain.effect import Row
 from domain.failpoint import failpoint
 from domain.record import Outgoing
-from domain.streams import ACTIONS, PEOPLE
+from domain.streams import ACTIONS, LETTERS, PEOPLE
 
+GATHERED = 50
+"""Rows that the log is told of in one go, whatever the time."""
 RETRY = 0.2
 CATCHING_UP = 60_000
 """Milliseconds: a timer that fires later than this was due while nobody was there."""
@@ -38,10 +43,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Publisher:
-    """One worker's way out. `wall` gives the wall clock in ms: staleness is measured against it."""
+    """One worker's way out. `wall` gives the wall clock in ms: staleness is measured against it.
 
-    def __init__(self, log: Log, url: str, shop: str, wall: Callable[[], int]) -> None:
+    What the log is to be told may wait for `gather` seconds; who has nothing else to do calls `flush`.
+    """
+
+    def __init__(self, log: Log, url: str, shop: str, wall: Callable[[], int], gather: float = 0.0) -> None:
         self._log = log
+        self._gather = gather
+        self._unsaid: list[Outgoing] = []
+        self._unsaid_of: dict[int, None] = {}
+        self._since = 0.0
         self._shop = shop
         self._wall = wall
         self._redis = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1)
@@ -59,22 +71,37 @@ class Publisher:
         rows = [row for row in rows if row.seq not in self._known]
         if not rows:
             return
-        for row in rows:
-            self._known[row.seq] += 1
+        self._known.update([row.seq for row in rows])
         onsite = [row for row in rows if row.stream == ACTIONS and row.body.startswith(_ONSITE)]
         feedback: list[Outgoing] = []
         if onsite:
             # Half sent: Redis has it or will have it; the other half is the log.
-            for row in onsite:
-                self._half[row.seq] += 1
+            self._half.update([row.seq for row in onsite])
             if self._waiting:
                 self._waiting += onsite
             else:
                 feedback = self._to_redis(onsite)
                 failpoint("onsite:after_redis")
-        outgoing = [Outgoing(row.stream, row.key, row.body, None, row.at) for row in rows]
-        seqs = list(dict.fromkeys([row.seq for row in rows]))
-        self._tickets.append((self._log.begin([*outgoing, *feedback]), seqs))
+        now = time.monotonic()
+        if not self._unsaid:
+            self._since = now
+        self._unsaid += [Outgoing(row.stream, row.key, row.body, None, row.at) for row in rows]
+        self._unsaid += feedback
+        self._unsaid_of.update(dict.fromkeys([row.seq for row in rows]))
+        if (now - self._since >= self._gather or len(self._unsaid) >= GATHERED
+                or any(row.stream == LETTERS for row in rows)):
+            self.flush()
+
+    @property
+    def gathers(self) -> bool:
+        """Whether there is something that the log is yet to be told."""
+        return bool(self._unsaid)
+
+    def flush(self) -> None:
+        """Tell the log what was gathered; LogError when it refuses."""
+        if self._unsaid:
+            self._tickets.append((self._log.begin(self._unsaid), list(self._unsaid_of)))
+            self._unsaid, self._unsaid_of = [], {}
 
     def _to_redis(self, rows: list[Row]) -> list[Outgoing]:
         """Publish rows in one MULTI; what is stale is held, and said so to `people`. Rows wait when Redis is away."""

@@ -7,6 +7,7 @@
 """
 
 import re
+from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -23,6 +24,7 @@ Duration = Annotated[
 _PART = re.compile(r"([0-9]+)([smhdw])")
 
 
+@lru_cache(1_024)  # conditions are put into words with every move
 def parse(text: str) -> int:
     """A duration in ms. ValueError for what is none, and for more than ten years.
 

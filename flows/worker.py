@@ -37,6 +37,8 @@ LIMIT = 1_000
 """Records read at a time."""
 WAIT = 0.005
 """Seconds a worker sleeps at most without looking at the clock."""
+GATHER = 0.005
+"""Seconds that the log may wait to be told what was decided, while there is more to do."""
 ROUND = 0.5
 """Seconds between two rounds of looking after things."""
 TICKED = 4
@@ -88,7 +90,7 @@ class Worker:
         self.log: Log = open_log(settings)
         self.keeper = Keeper()
         self.store = SqliteStore(store_path(settings), settings.partitions, settings.log_sync, keeper=self.keeper)
-        self.publisher = Publisher(self.log, valkey.url(settings), settings.shop, clock)
+        self.publisher = Publisher(self.log, valkey.url(settings), settings.shop, clock, GATHER)
         self.shards: dict[int, Shard] = {}
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.secret = secret_of(settings).encode()
@@ -107,6 +109,7 @@ class Worker:
         self._elsewhere_at = 0
         self._let_go = False
         self._turn: frozenset[int] = frozenset()
+        self._newest = 0  # no shard's clock is later
 
     def own(self, partitions: Sequence[int]) -> None:
         """Take these shards over: load where they stand, and send what their last owner could not."""
@@ -118,6 +121,7 @@ class Worker:
         for partition in fresh:
             self.shards[partition] = Shard(
                 partition, self.store, self.steps, self.settings.partitions, hot, self.tally, self.secret)
+            self._newest = max(self._newest, self.shards[partition].head.clock)
             self.playbook.resume(self.shards[partition])
             self._look_ahead(partition)
             self._sweeping[partition] = None
@@ -155,7 +159,10 @@ class Worker:
             wait = min(WAIT, max(0.0, (soonest - self.wall()) / 1000))
         if self._sweeping or self.playbook.warming:
             wait = 0.0
-        records = reader.poll(LIMIT, wait)
+        records = reader.poll(LIMIT, 0.0 if self.publisher.gathers else wait)
+        if not records and self.publisher.gathers:  # there is time now
+            self.publisher.flush()
+            records = reader.poll(LIMIT, wait)
         work: dict[int, list[Record]] = {}
         for record in records:
             if record.stream == MODELS:
@@ -165,7 +172,7 @@ class Worker:
             else:
                 work[record.partition] = [record]
         now = reader.polled_at()
-        ticks = self._ticks(reader, partitions, now, TICKED + len(records) // (2 * SLICE))
+        ticks = self._ticks(reader, partitions, now, soonest, TICKED + len(records) // (2 * SLICE))
         self.publisher.retry()
         self._quiet = 0 if records else self._quiet + 1
         if self.playbook.warming and (not records or not self._reads % BUSY) and self.playbook.warm(self.shards):
@@ -191,13 +198,16 @@ class Worker:
         shard = self.shards.get(partition)
         return HELD if shard is not None and not shard.head.history and partition not in self._turn else 0
 
-    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int, room: int) -> dict[int, int]:
-        """The shards whose clock should move on its own: something is due, and everything before it has been read.
+    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int, soonest: int | None,
+               room: int) -> dict[int, int]:
+        """The shards whose clock should move on its own: something is due (the soonest of it at `soonest`), and
+        everything before it has been read.
 
         There is room for so many to fire timers; while there is something to be read yet, they do it by its clock.
         """
-        due = [partition for partition, at in self._dues.items()
-               if at <= now or at <= self._clock(partition)]
+        due: list[int] = []
+        if soonest is not None and (soonest <= now or soonest <= self._newest):
+            due = [partition for partition, at in self._dues.items() if at <= now or at <= self._clock(partition)]
         if len(due) > room:
             due = sorted(due, key=self._dues.__getitem__)[:room]
         self._turn = frozenset(due)
@@ -298,6 +308,8 @@ class Worker:
         shard = self.shards[partition]
         shard.apply(records, tick, self.playbook.rules, self.model, self.quintiles)
         self._touched[partition] = None
+        if shard.head.clock > self._newest:
+            self._newest = shard.head.clock
 
     # -- publish -----------------------------------------------------------------------------------------------
 
@@ -326,6 +338,7 @@ class Worker:
     def finish(self) -> None:
         """The clean stop: wait for what is out, note that it arrived, let go."""
         self.publish()
+        self.publisher.flush()
         until = time.monotonic() + 5
         while self.publisher.pending() and time.monotonic() < until:
             self.publisher.retry()

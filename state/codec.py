@@ -30,7 +30,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 release that brought it."""
 
 _HEAD = bytes([VERSION])
-_encode = msgspec.msgpack.Encoder().encode_into
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Person).decode
 _plain = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
@@ -41,9 +41,7 @@ class WrongVersion(ValueError):
 
 def encode(person: Person) -> bytes:
     """A person as bytes: what changed is written whole, some hundreds of bytes for a typical one."""
-    buffer = bytearray(_HEAD)
-    _encode(person, buffer, 1)
-    return bytes(buffer)
+    return _HEAD + _encode(person)
 
 
 def decode(data: bytes) -> Person:

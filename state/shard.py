@@ -109,7 +109,8 @@ class Shard:
                     if careful:
                         self._sealed()
                 index = -1
-                self._advance(tick, context)
+                if runs or tick:  # else nothing has come: what happened then would stand in no turn
+                    self._advance(tick, context)
                 index = ALL
                 self._seal()
                 break

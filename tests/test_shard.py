@@ -86,6 +86,22 @@ def test_timers_fire_by_ticks_over_restarts_and_never_early(tmp_path: Path) -> N
     assert bench.shard.next_due() is None
 
 
+def test_nothing_happens_of_which_no_turn_tells(tmp_path: Path) -> None:
+    """A re-run follows the turns: what fires without one would not fire there."""
+    tally = Tally()
+    bench = Bench(tmp_path, [timer_after(10_000), tally], HERE)
+    one = record("ann", log_time=1_000)
+    bench.apply(one)
+    bench.shard.head.clock = 50_000
+    turns = len(bench.store.turns(HERE))
+    bench.apply(one, tick=0)  # it was read before
+    assert tally.seen == [("a:ann", "Page Viewed", 1_000)]
+    assert len(bench.store.turns(HERE)) == turns
+    bench.apply(tick=50_001)
+    assert len(tally.seen) == 2
+    assert len(bench.store.turns(HERE)) == turns + 1
+
+
 def test_many_timers_of_many_people_fire_once_each_in_slices(tmp_path: Path) -> None:
     names = [name for name in (f"p{i}" for i in range(60_000)) if partition_of(name.encode(), PARTITIONS) == HERE][:900]
     tally = Tally()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from connectors import metrics
+from connectors import metrics, publisher
 from connectors.open_log import open_log
 from domain.record import Outgoing
 from domain.settings import Settings
-from domain.streams import MODELS, SHARD_INPUT
+from domain.streams import ACTIONS, MODELS, SHARD_INPUT
 from flows import garbage, worker
 from flows.onsite import STEPS
 from flows.worker import LIMIT, TICKED, Worker, wall
@@ -130,3 +130,31 @@ def test_the_lag_of_each_stream_is_what_is_left_to_read(tmp_path: Path) -> None:
                     "carts": 400 - read["carts"]}
     reader.close()
     worker.finish()
+
+
+def test_what_was_decided_is_in_the_log_before_the_worker_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "GATHER", 3_600.0)
+    monkeypatch.setattr(publisher, "GATHERED", 1_000_000)
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments" / "here.toml").write_text("when = {session = {pages_at_least = 1}}\n")
+    one = made(tmp_path)
+    partitions = range(one.settings.partitions)
+    one.own(partitions)
+    reader = one.reader(partitions)
+    with open_log(one.settings) as log:
+        log.append([_page("late", "m-late")])
+        places = [(ACTIONS, p) for p in partitions]
+        told = 0
+        while not told:
+            before = sum(end >= 0 for end in log.ends(places).values())
+            work = one.read(reader, partitions)
+            for _, found in work:
+                one.apply(found)
+            one.publish()
+            told = sum(end >= 0 for end in log.ends(places).values())
+            if any(records for _, (_, records, _) in work):
+                assert told == before, "there was something to do yet"
+    reader.close()
+    one.finish()

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from connectors.log_sqlite import SqliteLog
-from connectors.publisher import Publisher
+from connectors.publisher import GATHERED, Publisher
 from domain import action as actions
 from domain.action import Action, Arm, Content, CouponNews, Disarm, Move, Progress, Send, armed_key, channel
 from domain.effect import Row
@@ -170,4 +170,34 @@ def test_a_row_is_sent_once_by_one_publisher(server: Server, log: SqliteLog) -> 
     publisher.send(rows)
     publisher.send(rows)
     assert len(written(log, "actions")) == 1
+    publisher.close()
+
+
+def test_the_log_is_told_of_several_in_one_go(server: Server, log: SqliteLog) -> None:
+    client = redis.Redis.from_url(server.url)
+    publisher = Publisher(log, server.url, SHOP, now, gather=3_600)
+    publisher.send([row(1, arm(1))])
+    publisher.send([row(2, arm(2, "other"))])
+    assert client.hgetall(armed_key(SHOP, "ann")), "people are told at once"
+    assert written(log, "actions") == []
+    assert (publisher.gathers, publisher.acknowledged(), publisher.pending()) == (True, [], 2)
+    publisher.flush()
+    assert [json.loads(one.value)["id"] for one in written(log, "actions")] == ["a1", "a2"]
+    assert (publisher.gathers, publisher.acknowledged(), publisher.pending()) == (False, [1, 2], 0)
+    publisher.flush()
+    assert len(written(log, "actions")) == 2
+    publisher.close()
+    client.close()
+
+
+def test_letters_and_many_rows_are_not_kept_back(server: Server, log: SqliteLog) -> None:
+    publisher = Publisher(log, server.url, SHOP, now, gather=3_600)
+    letter = Row(2, "l1", "letters", b"ann", now(), 0, b'{"kind":"claim","sender":"u:b","to":"a:ann","seq":1}')
+    publisher.send([row(1, arm(1))])
+    publisher.send([letter])
+    assert len(written(log, "letters")) == len(written(log, "actions")) == 1, "nor is what was decided before them"
+    publisher.send([row(3 + n, arm(2 + n)) for n in range(GATHERED - 1)])
+    assert len(written(log, "actions")) == 1
+    publisher.send([row(100, arm(100))])
+    assert len(written(log, "actions")) == 1 + GATHERED
     publisher.close()

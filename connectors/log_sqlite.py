@@ -109,7 +109,7 @@ class SqliteLog:
         connection = self._connections.get(file) or self._writer(file)
         begin(connection)
         try:
-            found = connection.execute(_LAST).fetchone()
+            found = connection.execute(_LAST).fetchone() if file == "public" else None
             rows = self._rows(file, records, found[0] if found else -1)
             if len(rows) == 1:
                 connection.execute(_INSERT, rows[0])

@@ -201,3 +201,15 @@ def test_letters_and_many_rows_are_not_kept_back(server: Server, log: SqliteLog)
     publisher.send([row(100, arm(100))])
     assert len(written(log, "actions")) == 1 + GATHERED
     publisher.close()
+
+
+def test_a_redis_that_forgot_the_script_is_told_it_again(server: Server, log: SqliteLog) -> None:
+    client = redis.Redis.from_url(server.url)
+    publisher = Publisher(log, server.url, SHOP, now)
+    for n, rows in enumerate(([arm(1)], [arm(2, "other"), arm(3, "third")])):
+        client.script_flush()
+        publisher.send([row(n + 1, one) for one in rows])
+        assert publisher.acknowledged() == [n + 1]
+    assert sorted(client.hkeys(armed_key(SHOP, "ann"))) == [b"exit", b"other", b"third"]
+    publisher.close()
+    client.close()

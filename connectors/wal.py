@@ -44,26 +44,14 @@ def finish(connection: sqlite3.Connection) -> None:
         connection.execute(_FOLD)
 
 
-def _sync(path: str) -> None:
-    """Bring what was folded to the disk. SQLite does so when all of it is folded: the writer would have to wait for it.
-
-    By a descriptor that SQLite has opened itself: closing one of our own would take away its locks. Where the system
-    does not tell which ones there are, the writer waits.
-    """
-    with suppress(OSError):
-        for number in os.listdir("/proc/self/fd"):
-            with suppress(OSError):  # closed in the meantime
-                if os.readlink(f"/proc/self/fd/{number}") == path:
-                    os.fdatasync(int(number))
-                    return
-
-
 class _Log:
-    """One write-ahead log: what it looked like when it was folded last."""
+    """One write-ahead log: what it looked like when it was folded last. All of it belongs to the keeper's thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._real = os.path.realpath(path)
+        self._connection: sqlite3.Connection | None = None
+        self._descriptor = -1
         self._written = self._size = self._folded = 0
         self._pause, self._left = 1, 0
 
@@ -79,22 +67,44 @@ class _Log:
 
     def fold(self) -> bool:
         """Fold what waits, as far as writers and readers let it; whether the writer should do the rest."""
-        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
-        try:
-            for _ in range(TRIES):
-                busy, pages, folded = connection.execute(_FOLD).fetchone()
-                if busy:
-                    return False
-                _sync(self._real)
-                if pages - folded <= LITTLE:
-                    break
-        finally:
-            connection.close()
+        if self._connection is None:
+            self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        for _ in range(TRIES):
+            busy, pages, folded = self._connection.execute(_FOLD).fetchone()
+            if busy:
+                return False
+            self._sync()
+            if pages - folded <= LITTLE:
+                break
         much = folded - (self._folded if folded >= self._folded else 0) >= MUCH  # less: it has begun anew
         self._folded = folded
         self._pause = max(1, self._pause // 2) if much else min(SELDOM, self._pause + 1)
         self._left = self._pause
         return bool(pages >= LONG and (pages - folded <= LITTLE or pages >= 2 * LONG))
+
+    def _sync(self) -> None:
+        """Bring what was folded to the disk. SQLite does so when all of it is folded: the writer would wait for it.
+
+        By a descriptor that SQLite has opened itself: closing one of our own would take away its locks. Where the
+        system does not tell which ones there are, the writer waits.
+        """
+        with suppress(OSError):
+            if not self._is_ours(self._descriptor):
+                self._descriptor = next(filter(self._is_ours, map(int, os.listdir("/proc/self/fd"))), -1)
+            if self._descriptor >= 0:
+                os.fdatasync(self._descriptor)
+
+    def _is_ours(self, descriptor: int) -> bool:
+        try:
+            return os.readlink(f"/proc/self/fd/{descriptor}") == self._real
+        except OSError:  # closed in the meantime
+            return False
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class Keeper:
@@ -133,7 +143,9 @@ class Keeper:
                     if self._after is not None:
                         self._after(log.path)
                 except (OSError, sqlite3.Error, LogError):
-                    continue  # tried again; a commit folds by itself when the log is far too long
+                    log.close()  # tried again; a commit folds by itself when the log is far too long
+        for log in self._logs:
+            log.close()
 
     def close(self) -> None:
         """Stop the thread."""

@@ -147,3 +147,25 @@ def test_what_follows_a_fold_may_fail(tmp_path: Path) -> None:
     finally:
         keeper.close()
         writer.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell which files are open")
+def test_what_was_folded_is_on_the_disk_before_the_writer_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = list[str]()
+    monkeypatch.setattr(os, "fdatasync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+    (tmp_path / "link").symlink_to(tmp_path)
+    path = tmp_path / "link" / "one.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE t (a)")
+    log = wal._Log(path)
+    try:
+        assert log.is_worth_it()
+        log.fold()
+        assert synced == [str((tmp_path / "one.db").resolve())]
+        assert not log.is_worth_it(), "nothing was written since"
+    finally:
+        log.close()
+        writer.close()

@@ -25,7 +25,7 @@ import structlog
 
 from connectors import codes_file
 from connectors.codes_file import read_codes
-from connectors.strays import PLACES, is_readme
+from connectors.strays import PLACES, is_read, unreadable
 from domain.campaign import Campaign
 from domain.check import findings, names
 from domain.coupon import Pool
@@ -89,32 +89,35 @@ def load(folder: Path) -> Files:
         except FileNotFoundError:
             raise Changed from None
         except OSError as wrong:
-            raise PlaybookError([Problem(name, 0, "", f"cannot be read: {wrong.strerror}")]) from None
+            raise PlaybookError([unreadable(name, wrong)]) from None
     if signature(folder) != before:
         raise Changed
     return files
 
 
 def signature(folder: Path) -> Signature:
-    """What tells whether a folder has changed: its files, when and how large they were written."""
+    """What tells whether a folder has changed: its files, when and how large they were written.
+
+    PlaybookError when it, or a folder in it, cannot be looked into.
+    """
     return tuple(sorted(_stats(folder)))
 
 
 def _stats(folder: Path) -> Iterator[tuple[str, int, int, int]]:
-    for name, suffix in (("", ".toml"), *PLACES.items()):
+    for name in ("", *PLACES):
         if name == "scenarios":  # stories are told to a playbook, they are no part of it
             continue
         try:
             with os.scandir(folder / name) as entries:
                 for entry in entries:
-                    if not entry.name.endswith(suffix) or entry.name.startswith(".") or is_readme(entry.name):
-                        continue
-                    if entry.is_file():
+                    if is_read(entry.name, name) and entry.is_file():
                         stat = entry.stat()
                         path = f"{name}/{entry.name}" if name else entry.name
                         yield path, stat.st_mtime_ns, stat.st_size, stat.st_ino
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as wrong:
+            raise PlaybookError([unreadable(name or str(folder), wrong)]) from None
 
 
 def parse(files: Files) -> Playbook:
@@ -261,8 +264,8 @@ class Watcher:
 
     def first(self) -> Playbook:
         """The playbook to begin with. PlaybookError when there is none that can be taken."""
-        before = signature(self.folder)
         try:
+            before = signature(self.folder)
             playbook = read(self.folder)
         except PlaybookError as wrong:
             self.problems = wrong.problems
@@ -276,7 +279,12 @@ class Watcher:
         if now < self._next:
             return None
         began = time.perf_counter()
-        current = signature(self.folder)
+        try:
+            current = signature(self.folder)
+        except PlaybookError as wrong:
+            self._next, self._taken, self._last = now + self.every, None, None
+            self._refuse(wrong)
+            return None
         spent = time.perf_counter() - began
         self._next = now + max(self.every, 50 * spent)  # looking costs at most a fiftieth, however many files
         settled, self._last = current == self._last, current
@@ -288,10 +296,7 @@ class Watcher:
             return None
         except PlaybookError as wrong:
             self._taken = current
-            if wrong.problems != self.problems:
-                self.problems = wrong.problems
-                logger.warning("the playbook has mistakes, the last good one stays live",
-                               problems=[str(problem) for problem in self.problems])
+            self._refuse(wrong)
             return None
         self._taken, self.problems = current, ()
         changed = hash_of(encode(playbook))
@@ -299,6 +304,13 @@ class Watcher:
             return None
         self._live = changed
         return playbook
+
+    def _refuse(self, wrong: PlaybookError) -> None:
+        """The last good playbook stays live; why is said once."""
+        if wrong.problems != self.problems:
+            self.problems = wrong.problems
+            logger.warning("the playbook has mistakes, the last good one stays live",
+                           problems=[str(problem) for problem in self.problems])
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

@@ -1,8 +1,8 @@
-"""The stories of a playbook: `scenarios/*.md` without a README, read as text and taken apart."""
+"""The stories of a playbook: `scenarios/*.md` without a README or a hidden file, read as text and taken apart."""
 
 from pathlib import Path
 
-from connectors.strays import is_readme
+from connectors.strays import is_read, unreadable
 from domain.problem import Problem
 from domain.scenario import Scenario, read
 
@@ -15,7 +15,12 @@ def scenarios(folder: Path) -> tuple[list[Scenario], list[Problem]]:
     """All stories in `folder`/scenarios, in the order of their files, and what is wrong with the files."""
     found: list[Scenario] = []
     problems: list[Problem] = []
-    paths = sorted(path for path in (folder / "scenarios").glob("*.md") if not is_readme(path.name))
+    try:
+        paths = sorted(path for path in (folder / "scenarios").iterdir() if is_read(path.name, "scenarios"))
+    except (FileNotFoundError, NotADirectoryError):
+        paths = []
+    except OSError as wrong:
+        return [], [unreadable("scenarios", wrong)]
     if len(paths) > MOST:
         problems.append(Problem("scenarios", 0, "", f"has more than {MOST} files"))
     for path in paths[:MOST]:
@@ -29,7 +34,7 @@ def scenarios(folder: Path) -> tuple[list[Scenario], list[Problem]]:
             problems.append(Problem(name, 0, "", "should be UTF-8 text"))
             continue
         except OSError as wrong:
-            problems.append(Problem(name, 0, "", f"cannot be read: {wrong.strerror}"))
+            problems.append(unreadable(name, wrong))
             continue
         stories, mistakes = read(name, text)
         found += stories

@@ -15,7 +15,7 @@ from domain.problem import Problem
 
 PLACES = {"segments": ".toml", "campaigns": ".toml", "workflows": ".toml", "coupons": ".toml", "codes": ".txt",
           "templates": ".liquid", "scenarios": ".md"}
-"""The folders that are read, and how the files in them end; `shop.toml` stands beside them."""
+"""The folders that are read, and how the files in them end; `shop.toml` stands beside them, as place ""."""
 
 MOST = 50
 """Strays that are named."""
@@ -30,6 +30,26 @@ def is_readme(name: str) -> bool:
     [True, True, True, False]
     """
     return name.partition(".")[0].lower() == "readme"
+
+
+def is_read(name: str, place: str) -> bool:
+    """Whether a file in one of `PLACES` is part of the playbook, by its name.
+
+    What begins with a dot is an editor's or the system's: `.x.toml` may be half of what `x.toml` will be.
+
+    >>> [is_read(name, "scenarios") for name in ("x.md", "x.markdown", ".x.md", "README.md")]
+    [True, False, False, False]
+    """
+    return name.endswith(PLACES.get(place, ".toml")) and not name.startswith(".") and not is_readme(name)
+
+
+def unreadable(name: str, wrong: OSError) -> Problem:
+    """What to say of a file or folder that the system does not let us read.
+
+    >>> str(unreadable("campaigns", PermissionError(13, "Permission denied")))
+    'campaigns: cannot be read: permission denied'
+    """
+    return Problem(name, 0, "", f"cannot be read: {(wrong.strerror or type(wrong).__name__).lower()}")
 
 
 def strays(folder: Path) -> list[Problem]:

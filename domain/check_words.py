@@ -10,6 +10,7 @@ from domain.coupon import Pool
 from domain.event_names import offered
 from domain.known import Found, Known, NoSuch
 from domain.lines import Line
+from domain.pieces import Refused, pieces
 from domain.problem import Path
 from domain.template import VARIABLES, is_safe_url
 
@@ -139,6 +140,17 @@ def printed(source: str) -> list[tuple[str, str]]:
     >>> printed("{{ coupon.code }} {{ coupon.percent | default: '' }} {% if cart %}{{ cart.value }}{% endif %}")
     [('coupon', 'code')]
     """
-    asked = set(re.findall(r"[a-z_]+", " ".join(_ASKED.findall(source))))
-    found = ((match[1], match[2] or "") for match in _PRINTED.finditer(source) if "default" not in match[3])
+    texts = list(_pieces(source))
+    asked = set(re.findall(r"[a-z_]+", " ".join(match[1] for text in texts if (match := _ASKED.fullmatch(text)))))
+    found = ((match[1], match[2] or "") for text in texts
+             if (match := _PRINTED.fullmatch(text)) and "default" not in match[3])
     return list(dict.fromkeys((root, field) for root, field in found if root not in asked))
+
+
+def _pieces(source: str) -> Iterator[str]:
+    """The tags and outputs of a template; of one that is refused, those before the place where it is."""
+    try:
+        for start, end in pieces(source):
+            yield source[start:end]
+    except Refused:  # `problems` says it
+        return

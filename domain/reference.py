@@ -58,9 +58,9 @@ shop/
   scenarios/NAME.md      stories that must come true
 ```
 
-A README in any of these folders is for people. Nothing else in it is read, and `attimo check` says what lies there for
-nothing. It reads all files, names every mistake with its line and what to write instead, warns of what is hardly meant,
-and tells the [stories](scenarios.md).
+A README in any of these folders is for people; a file whose name begins with a dot is nobody's. Nothing else in it is
+read, and `attimo check` says what lies there for nothing, and what may not be read. It reads all files, names every
+mistake with its line and what to write instead, warns of what is hardly meant, and tells the [stories](scenarios.md).
 
 A banner for people on their first visit, from Canada, who saw at least 3 pages and have been here for 60 seconds, is
 this file. It appears at second 60, with no further click:
@@ -128,7 +128,8 @@ until they order.
 The words of a campaign are [Liquid](https://shopify.github.io/liquid/). A value that is not known is never shown as a
 blank: the campaign is held, with the reason `missing product.name`, unless the template says what to do instead:
 `{{{{ first_name | default: "you" }}}}` or `{{% if first_name %}}…{{% endif %}}`. `{{{{ cart.value | money }}}}` writes
-an amount. Everything inserted is escaped, and the result is sanitised.
+an amount. Everything inserted is escaped, and the result is sanitised. One tag may have 2,000 characters, all of them
+together 32,000; loops go round 2,000 times in all.
 
 | variable | fields |
 |---|---|

@@ -1,7 +1,8 @@
 """Templates: Liquid, made safe. Parsed and checked when the playbook is read, so that nothing is found out too late.
 
 - What is inserted into HTML is escaped; the result is sanitised again where it is rendered (`operators/render.py`).
-- Loops, output and memory are bounded; files, dates and anything that would ask for the time are not there.
+- Loops, output and memory are bounded (`domain/render_limits.py`); files, dates and anything that would ask for the
+  time are not there.
 - A variable without a value is an error (`Missing`), unless the template says `default` or asks with `if`.
 
 >>> Template("Hi {{ first_name }}", html=True).render({"first_name": "<b>Ann</b>"})
@@ -25,6 +26,8 @@ from liquid.filter import with_context
 from liquid.static_analysis import TemplateAnalysis
 
 from domain.money import DIGITS
+from domain.pieces import Refused, pieces
+from domain.render_limits import LARGEST, LOOPS, Bounded, For, bounded
 
 VARIABLES: Final[dict[str, tuple[str, ...]]] = {
     "product": ("id", "name", "price", "category", "brand", "url", "image_url"),
@@ -67,7 +70,11 @@ class Missing(ValueError):
 class Unparsable(ValueError):
     """A template that is no Liquid: why, and at which place of it (-1: not known). `domain/unparsable.py` says more."""
 
-    def __init__(self, wrong: LiquidError | RecursionError) -> None:
+    def __init__(self, wrong: LiquidError | RecursionError | Refused) -> None:
+        if isinstance(wrong, Refused):
+            self.index = wrong.index
+            super().__init__(str(wrong))
+            return
         token = wrong.token if isinstance(wrong, LiquidError) else None
         self.index = token.start_index if token is not None and token.source else -1
         super().__init__(str(wrong.message) if isinstance(wrong, LiquidError) else "nests too deep")
@@ -123,12 +130,17 @@ class Voucher(dict[str, Any]):
         return str(self["code"])
 
 
+MOST_DIGITS = 30
+"""Amounts with more digits are shown as they came."""
+
+
 class _Environment(liquid.Environment):
     block_nesting_limit = 20
     context_depth_limit = 20
-    loop_iteration_limit = 2_000
+    loop_iteration_limit = LOOPS
     local_namespace_limit = 100_000
-    output_stream_limit = 60_000
+    output_stream_limit = LARGEST
+    template_class = Bounded
 
 
 def money(amount: Decimal | float | str, currency: str) -> str:
@@ -147,6 +159,8 @@ def _money(value: Any, *, context: liquid.RenderContext) -> Any:
         return str(value)
     shop = context.resolve("shop", default={})
     try:
+        if Decimal(str(value)).adjusted() > MOST_DIGITS:  # "1e999999999" comes from outside, and is a long text
+            return value
         return money(value, str(shop.get("currency", "EUR")) if isinstance(shop, Mapping) else "EUR")
     except (InvalidOperation, ValueError):
         return value
@@ -157,6 +171,8 @@ def _environment(*, html: bool) -> _Environment:
     environment.add_filter("money", _money)
     for name in _NO_FILTERS:
         environment.filters.pop(name, None)
+    environment.filters = {name: bounded(name, made) for name, made in environment.filters.items()}
+    environment.add_tag(For)
     return environment
 
 
@@ -169,7 +185,7 @@ FILTERS: Final = frozenset(_PLAIN.filters)
 class Template:
     """One parsed template. `roots` are the variables it asks for, `fields` the fields of them, as "coupon.products".
 
-    Unparsable when it is no Liquid.
+    Unparsable when it is no Liquid, or more of it than anybody would write (`domain/pieces.py`).
     """
 
     __slots__ = ("_parsed", "fields", "html", "roots", "source")
@@ -182,11 +198,13 @@ class Template:
         self.fields: frozenset[str] = frozenset()
         if "{{" in source or "{%" in source:
             try:
+                for _ in pieces(source):
+                    pass
                 self._parsed = (_HTML if html else _PLAIN).from_string(source)
                 self.roots = tuple(sorted(map(str, self._parsed.global_variables())))
                 self.fields = frozenset(f"{path[0]}.{path[1]}" for path in self._parsed.global_variable_segments()
                                         if len(path) > 1)
-            except (LiquidError, RecursionError) as wrong:
+            except (LiquidError, RecursionError, Refused) as wrong:
                 raise Unparsable(wrong) from wrong
 
     def render(self, variables: Mapping[str, object]) -> str:

@@ -109,7 +109,7 @@ class Shard:
                     if careful:
                         self._sealed()
                 index = -1
-                if runs or tick:  # else nothing has come: what happened then would stand in no turn
+                if runs or tick:  # else what happened then would stand in no turn
                     self._advance(tick, context)
                 index = ALL
                 self._seal()
@@ -388,8 +388,7 @@ class Shard:
     def _sealed(self) -> tuple[dict[str, bytes], list[Row]]:
         """What changed, as bytes and rows."""
         history, at = int(bool(self.head.history)), self.head.clock
-        rows = [row_of(effect, key, at, history) for effect, key in self._effects]
-        return self.memory.sealed(), rows
+        return self.memory.sealed(), [row_of(effect, key, at, history) for effect, key in self._effects]
 
     def stage(self, batch: Batch) -> None:
         """Hand over what is to be committed; from now on it counts as committed."""

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from attimo import cli
 from connectors.playbook_folder import Watcher, parse, read
 from domain.check import findings
 from domain.playbook import Playbook, decode, encode, hash_of
@@ -267,6 +269,47 @@ def test_a_folder_that_vanishes_keeps_the_last_good_playbook(watched: Any) -> No
     shutil.rmtree(folder)
     assert look() is None
     assert "there is no such folder" in str(watcher.problems[0])
+
+
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions do not hold for everybody who runs tests: the system says no to whoever looks into this folder."""
+    scandir, listdir = os.scandir, os.listdir
+
+    def refuse(look: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def looked(place: Any = ".") -> Any:
+            if Path(place) == folder:
+                raise PermissionError(13, "Permission denied", str(place))
+            return look(place)
+        return looked
+
+    monkeypatch.setattr("os.scandir", refuse(scandir))
+    monkeypatch.setattr("os.listdir", refuse(listdir))
+
+
+def test_a_folder_that_may_not_be_read_keeps_the_last_good_playbook(
+        watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr("connectors.playbook_folder.logger.warning", lambda *_, **words: said.append(words))
+    folder, watcher, look = watched
+    with monkeypatch.context() as patch:
+        locked(folder / "campaigns", patch)
+        assert look() is None
+        assert [str(one) for one in watcher.problems] == ["campaigns: cannot be read: permission denied"]
+        assert len(said) == 1
+        with pytest.raises(PlaybookError, match="campaigns: cannot be read: permission denied"):
+            Watcher(folder).first()
+    assert look() is None, "it is what was live all the time"
+    assert watcher.problems == ()
+
+
+@pytest.mark.parametrize("part", ["", "segments", "scenarios"])
+def test_check_names_the_folder_that_may_not_be_read(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    folder = folder_of(tmp_path / "shop", GOOD | {"scenarios/x.md": "# X"})
+    locked(folder / part, monkeypatch)
+    result = CliRunner().invoke(cli, ["check", str(folder)])
+    assert result.exit_code == 2
+    assert f"{part or folder}: cannot be read: permission denied" in result.output
 
 
 def test_nobody_takes_a_folder_in_the_middle_of_writing(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def test_a_readme_is_for_people(place: Path, folder: str, name: str) -> None:
     assert "warning" not in result.output
 
 
+@pytest.mark.parametrize("folder", PLACES)
+def test_what_editors_leave_is_not_read(place: Path, folder: str) -> None:
+    before = scenarios(place), signature(place)
+    put(place, f"{folder}/.x{PLACES[folder]}")
+    (place / folder / f".x{PLACES[folder]}").write_text("half of what x will b")
+    assert (scenarios(place), signature(place)) == before
+
+
 def test_what_is_read_is_no_stray(tmp_path: Path) -> None:
     for name, ending in PLACES.items():
         put(tmp_path, f"{name}/x{ending}")

@@ -111,14 +111,15 @@ def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRu
     lasts = lasts or (armed is not None and same and now < armed.until and until <= armed.until)
     if lasts and armed is not None and armed.content_key == key:
         return "", ""
-    unready: dict[str, tuple[str, str, str]] = person.__dict__.setdefault("unready", {})
-    failed_key, failure, detail = unready.get(rule.name, ("", "", ""))
-    if failed_key == key:  # nothing that it lacked has changed since
+    unready: dict[str, tuple[tuple[str, str], str, str]] = person.__dict__.setdefault("unready", {})
+    lacked = rules.short, key  # of what a coupon is worth the key says nothing: the playbook says it
+    failed_with, failure, detail = unready.get(rule.name, (("", ""), "", ""))
+    if failed_with == lacked:  # nothing that it lacked has changed since
         return failure, detail
     try:
         said = words(person, facts, prepared, until, context)
     except Silence as silence:
-        unready[rule.name] = key, silence.reason, silence.detail
+        unready[rule.name] = lacked, silence.reason, silence.detail
         return silence.reason, silence.detail
     if armed is not None and not same:
         effects.append(_disarm(person, armed, None, context))

@@ -4,7 +4,6 @@ Templates are parsed once for each playbook. A variable without a value is an er
 out is sanitised, whatever went in: product data and traits come from outside.
 """
 
-from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -25,7 +24,8 @@ LONGEST_BODY = 20_000
 
 
 class Prepared(NamedTuple):
-    """The parsed words of one variant. `roots` are the variables they use, `hash` is of the words themselves.
+    """The parsed words of one variant. `roots` are the variables they use, `hash` is of the words themselves,
+    and of what they ask of the shop.
 
     `variant` names the side of the experiment and the device they are for: "default", "mobile", "b/default",
     "b/mobile". `needs` is what may change what they say, in the words of `state/changes.py`. `pool` names the pool
@@ -67,19 +67,20 @@ def prepare(rule: CampaignRule, device: str, rules: Rules, side: str = "") -> Pr
         named = f"{side}/{variant}" if side else variant
         pool = rules.pools.get(rule.campaign.coupon or "")
         kept = rules.words[rule.name, side, variant] = _parsed(
-            named, words, rules.playbook.templates, rule.campaign.coupon or "", pool.pool.products if pool else ())
+            named, words, rules, rule.campaign.coupon or "", pool.pool.products if pool else ())
     prepared: Prepared = kept
     return prepared
 
 
-def _parsed(variant: str, words: Words, files: Mapping[str, str], pool: str, products: tuple[str, ...]) -> Prepared:
-    body = files.get(words.template, "") if words.template else words.body
+def _parsed(variant: str, words: Words, rules: Rules, pool: str, products: tuple[str, ...]) -> Prepared:
+    body = rules.playbook.templates.get(words.template, "") if words.template else words.body
     parts = {
         "title": Template(words.title), "body": Template(body, html=True), "button": Template(words.button),
         "url": Template(words.url), "image_url": Template(words.image_url), "coupon": Template(words.coupon),
     }
-    seed = msgspec.json.encode([variant, words, body])
     roots = {root for part in parts.values() for root in part.roots}
+    said = [rules.shop.name, rules.shop.url, rules.shop.currency] if "shop" in roots else []
+    seed = msgspec.json.encode([variant, words, body, *said])
     needs = {"visit", "about"}.union(*(NEEDS.get(root, ()) for root in roots))
     fields = frozenset[str]().union(*(part.fields for part in parts.values()))
     if pool:

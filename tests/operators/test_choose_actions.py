@@ -319,6 +319,38 @@ def test_the_swap_of_a_playbook_changes_what_is_armed() -> None:
     assert short(visitor.does(2, "Page Viewed")) == [(2, "disarm", "stay")]
 
 
+def test_a_playbook_that_mends_what_the_words_are_made_of_is_asked_again() -> None:
+    def made(**shop: str) -> Playbook:
+        stay = campaign({"exit_intent": True}, content={"default": {"title": "Back to {{ shop.name }}"}})
+        return playbook(campaigns={"stay": stay}, shop=shop)
+
+    visitor = Visitor(made())
+    assert visitor.does(0, "Page Viewed") == []
+    assert visitor.does(1, "Page Viewed") == []
+    visitor.swaps(made(name="Ann's"))
+    [arm] = visitor.does(2, "Page Viewed")
+    assert isinstance(arm, Arm)
+    assert arm.content.title == "Back to Ann's"
+    visitor.swaps(made(name="Bob's"))
+    [arm] = visitor.does(3, "Page Viewed")
+    assert isinstance(arm, Arm)
+    assert arm.content.title == "Back to Bob's", "what the browser holds says what the shop is called now"
+
+
+def test_words_that_failed_for_what_a_coupon_lacked_are_asked_for_again_when_it_has_it() -> None:
+    def made(title: str, **worth: Any) -> Playbook:
+        stay = campaign({"exit_intent": True}, coupon="ten", content={"default": {"title": title}})
+        return playbook(campaigns={"stay": stay}, coupons=[
+            {"name": "ten", "percent": 10, "codes": ["TEN-1", "TEN-2"], "valid_for": "7d", **worth}])
+
+    visitor = Visitor(made("{{ coupon.code }}"))
+    assert short(visitor.does(0, "Page Viewed")) == [(0, "arm", "stay")]
+    visitor.swaps(made("From {{ coupon.min_value }}"))
+    assert short(visitor.does(1, "Page Viewed")) == [(1, "disarm", "stay")], "their coupon is as it was"
+    visitor.swaps(made("From {{ coupon.min_value }}", min_value=50))
+    assert short(visitor.does(2, "Page Viewed")) == [(2, "arm", "stay")]
+
+
 def test_bots_and_aliases_hold_nothing() -> None:
     visitor = Visitor(exits(stay={}))
     for person in (Person(id="a:x", bot=True), Person(id="a:x", alias_of="u:ann")):

@@ -98,20 +98,23 @@ class Publisher:
             else:
                 feedback = self._to_redis(onsite)
                 failpoint("onsite:after_redis")
-        now = time.monotonic()
         if not self._unsaid:
-            self._since = now
+            self._since = time.monotonic()
         self._unsaid += [Outgoing(row.stream, row.key, row.body, None, row.at) for row in rows]
         self._unsaid += feedback
         self._unsaid_of.update(dict.fromkeys([row.seq for row in rows]))
-        if (now - self._since >= self._gather or len(self._unsaid) >= GATHERED
-                or any(row.stream == LETTERS for row in rows)):
+        if self.overdue or len(self._unsaid) >= GATHERED or any(row.stream == LETTERS for row in rows):
             self.flush()
 
     @property
     def gathers(self) -> bool:
         """Whether there is something that the log is yet to be told."""
         return bool(self._unsaid)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether that has waited long enough, whatever else there is to do."""
+        return bool(self._unsaid) and time.monotonic() - self._since >= self._gather
 
     def flush(self) -> None:
         """Tell the log what was gathered; LogError when it refuses."""

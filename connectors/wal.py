@@ -5,7 +5,7 @@
 
 SQLite folds (it says "checkpoint") outside the interpreter's lock and keeps no writer waiting. But a log begins anew
 only at a moment when all of it is in the file, and that moment never comes by itself while somebody writes all the
-time. Only the writer can bring it about, by not writing for the millisecond or two that the rest takes.
+time. Only the writer can bring it about, by not writing for the few milliseconds that the rest takes.
 """
 
 import os

@@ -160,6 +160,8 @@ class Worker:
         if self._sweeping or self.playbook.warming:
             wait = 0.0
         records = reader.poll(LIMIT, 0.0 if self.publisher.gathers else wait)
+        if self.publisher.overdue:
+            self.publisher.flush()
         if not records and self.publisher.gathers:  # there is time now
             self.publisher.flush()
             records = reader.poll(LIMIT, wait)

@@ -158,3 +158,30 @@ def test_what_was_decided_is_in_the_log_before_the_worker_waits(
                 assert told == before, "there was something to do yet"
     reader.close()
     one.finish()
+
+
+def test_the_log_is_told_in_time_also_while_there_is_always_more_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "GATHER", 3_600.0)
+    monkeypatch.setattr(worker, "LIMIT", 1)
+    monkeypatch.setattr(publisher, "GATHERED", 1_000_000)
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments" / "here.toml").write_text("when = {session = {pages_at_least = 1}}\n")
+    one = made(tmp_path)
+    partitions = range(one.settings.partitions)
+    one.own(partitions)
+    reader = one.reader(partitions)
+    for _ in range(100):
+        for _, found in one.read(reader, partitions):
+            one.apply(found)
+        one.publish()
+        if one.publisher.gathers:
+            break
+    assert one.publisher.gathers
+    assert not one.publisher.overdue
+    one.publisher._gather = 0.0
+    assert one.read(reader, partitions), "there is more to read"
+    assert not one.publisher.gathers
+    reader.close()
+    one.finish()

@@ -59,14 +59,15 @@ class House:
 
     def start(self, name: str, *command: str) -> None:
         """Start a process; what it says goes into NAME.log."""
-        with (self.folder / f"{name}.log").open("ab") as out:
+        with (self.folder / f"{name.replace('/', '-')}.log").open("ab") as out:
             self.running[name] = subprocess.Popen(
                 command, env={**environment(self.settings), **SECRETS, "PYTHONPATH": str(ROOT)}, cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def attimo(self, name: str) -> None:
-        """Start `attimo run NAME`."""
-        self.start(name, sys.executable, "-m", "attimo", "run", name)
+        """Start `attimo run NAME`; of several on-site workers, "onsite I/N" is one."""
+        process, _, share = name.partition(" ")
+        self.start(name, sys.executable, "-m", "attimo", "run", process, *(("--worker", share) if share else ()))
         if name == "edge":
             self.wait(lambda: healthy(self.settings), "the edge answers")
 
@@ -77,12 +78,21 @@ class House:
     def stop(self, name: str) -> None:
         """End a process we started: SIGTERM, and after 20 s SIGKILL."""
         process = self.running.pop(name)
+        process.send_signal(signal.SIGCONT)  # who stands still hears nothing
         process.terminate()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def pause(self, name: str) -> None:
+        """Let a process stand still where it is."""
+        self.running[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+        self.running[name].send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End all of them, Redis last."""

@@ -11,12 +11,13 @@ import msgspec
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What was promised: `most` and `least` of our own number, `ratio` to the floor at most."""
+    """What was promised: `most` and `least` of our own number, `ratio` (`least_ratio`) to the floor at most (least)."""
 
     text: str
     most: float | None = None
     least: float | None = None
     ratio: float | None = None
+    least_ratio: float | None = None
 
     def met(self, ours: float, ratio: float | None) -> bool:
         """Whether it is kept.
@@ -26,7 +27,8 @@ class Budget(msgspec.Struct, frozen=True):
         """
         return not (
             (self.most is not None and ours > self.most) or (self.least is not None and ours < self.least)
-            or (self.ratio is not None and (ratio is None or ratio > self.ratio)))
+            or (self.ratio is not None and (ratio is None or ratio > self.ratio))
+            or (self.least_ratio is not None and (ratio is None or ratio < self.least_ratio)))
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks import bench_campaigns, bench_exit_intent, bench_http, bench_latency, bench_throughput, bench_timers
+from benchmarks import (
+    bench_campaigns,
+    bench_exit_intent,
+    bench_http,
+    bench_latency,
+    bench_throughput,
+    bench_timers,
+    bench_workers,
+)
 from benchmarks.house import House, house
 from benchmarks.profiling import profile
 from benchmarks.report import Result, begin, table
@@ -45,6 +53,7 @@ BENCHES: dict[str, tuple[bool, Bench]] = {
         home, size.http_rate, size.listeners, size.http_seconds, size.rounds)),
     "exit_intent": (False, lambda home, size: bench_exit_intent.measure(home, size.visits)),
     "throughput": (True, lambda home, size: bench_throughput.measure(home, size.backlog, size.rounds)),
+    "workers": (True, lambda home, size: bench_workers.measure(home, size.backlog, size.rounds)),
     "campaigns": (False, lambda home, size: bench_campaigns.measure(2_000, size.visited, max(2, size.rounds))),
     "timers": (False, lambda home, size: bench_timers.measure(
         home, size.timers, size.backlog, size.idle_seconds, size.rounds)),

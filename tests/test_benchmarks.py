@@ -14,6 +14,7 @@ from benchmarks import (
     bench_latency,
     bench_throughput,
     bench_timers,
+    bench_workers,
     data,
     listening,
     report,
@@ -78,6 +79,7 @@ def test_the_flow_in_miniature() -> None:
         home.warm()
         sane(bench_latency.measure(home, rate=200, seconds=1.0, rounds=1), 2)
         sane(bench_throughput.measure(home, events=1_000, rounds=1), 2)
+        sane(bench_workers.measure(home, events=1_000, rounds=1), 2)
         text = profile(home, events=500, top=5)
     assert "CPU per event" in text
     assert "publish" in text
@@ -129,6 +131,8 @@ def test_the_report_is_json_and_a_table() -> None:
     assert again == made
     assert again.results[0].met
     assert not result("p99", "ms", [4.1], [2.0], Budget("", most=5, ratio=2)).met
+    assert result("two", "events/s", [3.6], [2.0], Budget("", least_ratio=1.8)).met
+    assert not result("two", "events/s", [3.5], [2.0], Budget("", least_ratio=1.8)).met
     assert "p99" in table(made)
-    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "campaigns", "timers"}
+    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "workers", "campaigns", "timers"}
     assert QUICK.persons < FULL.persons == 100_000

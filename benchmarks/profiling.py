@@ -2,10 +2,11 @@
 
     python -m benchmarks.profiling [EVENTS [PERSONS]]
 
-Half of the backlog runs bare and gives CPU per event by part (read, apply, publish). The other half runs under
-cProfile, which makes small functions look dearer than they are, and gives the order of the functions. Timers that come
-due meanwhile are part of it (a function called more than once an event may be due to them). Bytewax itself
-is left out.
+A third of the backlog runs bare and gives CPU per event by part (read, apply, publish). Another third runs with a
+clock around each step: what is left of `apply` is the shard's (events and persons in, persons and effects out). The
+last third runs under cProfile, which makes small functions look dearer than they are, and gives the order of the
+functions. Timers that come due meanwhile are part of it (a function called more than once an event may be due to
+them). Bytewax itself is left out.
 """
 
 import cProfile
@@ -14,42 +15,64 @@ import pstats
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.house import House, house
+from benchmarks.street import timed
 from connectors.log import Reader
 from flows import garbage
 from flows.onsite import STEPS
-from flows.worker import Worker
+from flows.worker import LIMIT, Worker
+from state.context import Step
 
 TOP = 15
+LEAD = 1_000
+"""Events before anything is measured: caches fill, templates are parsed."""
 
 
 def profile(home: House, events: int, top: int = TOP) -> str:
-    """A text: CPU per event by part, and the dearest functions."""
-    home.append(home.traffic(events // 2, 5))
-    worker = Worker(home.settings, STEPS)
+    """A text: CPU per event by part and by step, and the dearest functions."""
+    third = events // 3
+    parts, done, passes = _worked(home, third, 5, STEPS)
+    spent: dict[str, int] = {}
+    watched, counted, _ = _worked(home, third, 6, [timed(step, spent) for step in STEPS])
+    profiler = cProfile.Profile(time.thread_time_ns, 1e-9)  # CPU: what else the machine does is not ours
+    _, profiled, _ = _worked(home, third, 7, STEPS, profiler)
+    whole = sum(parts.values())
+    lines = [f"CPU per event: {whole / done:.1f} us without the profiler ({done:,} events, {passes} batches, "
+             f"{home.persons:,} persons)"]
+    lines += [f"  {name:<8} {took / done:6.1f} us" for name, took in parts.items()]
+    lines += ["", f"Of apply, with a clock around each step, over the next {counted:,} events:"]
+    lines += [f"  {name:<18} {ns / 1_000 / counted:6.1f} us" for name, ns in spent.items()]
+    lines += [f"  {'the shard':<18} {(watched['apply'] - sum(spent.values()) / 1_000) / counted:6.1f} us"]
+    lines += ["", f"Under the profiler, {profiled:,} events; us per event, own time and with what is called:"]
+    return "\n".join(lines + _dearest(profiler, profiled, top))
+
+
+def _worked(home: House, events: int, seed: int, steps: Sequence[Step],
+            profiler: cProfile.Profile | None = None) -> tuple[dict[str, float], int, int]:
+    """A worker over a new backlog, the first LEAD of it to warm up; what `_bare` found of the rest. As it stops behind
+    a whole batch, some more lie there.
+    """
+    home.append(home.traffic(LEAD + events + 2 * LIMIT, seed))
+    worker = Worker(home.settings, steps)
     partitions = range(home.settings.partitions)
     worker.own(partitions)
     reader = worker.reader(partitions)
     garbage.settle()  # as flows/adapter.py does
     try:
-        parts, done, passes = _bare(worker, reader, events // 2)
-        home.append(home.traffic(events // 2, 6))
-        profiler = cProfile.Profile(time.thread_time_ns, 1e-9)  # CPU: what else the machine does is not ours
-        profiler.enable()
-        profiled = _bare(worker, reader, events // 2)[1]
-        profiler.disable()
+        _bare(worker, reader, LEAD)
+        if profiler is not None:
+            profiler.enable()
+        found = _bare(worker, reader, events)
+        if profiler is not None:
+            profiler.disable()
     finally:
         reader.close()
         worker.finish()
         garbage.leave()
-    whole = sum(parts.values())
-    lines = [f"CPU per event: {whole / done:.1f} us without the profiler ({done:,} events, {passes} batches, "
-             f"{home.persons:,} persons)"]
-    lines += [f"  {name:<8} {spent / done:6.1f} us" for name, spent in parts.items()]
-    lines += ["", f"Under the profiler, {profiled:,} events; us per event, own time and with what is called:"]
-    return "\n".join(lines + _dearest(profiler, profiled, top))
+    return found
 
 
 def _bare(worker: Worker, reader: Reader, upto: int) -> tuple[dict[str, float], int, int]:

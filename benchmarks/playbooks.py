@@ -36,14 +36,19 @@ def condition(n: int) -> dict[str, Any]:
 
 
 def niche(n: int) -> dict[str, Any]:
-    """What makes a campaign one for few: a product, a shop round the corner, an advertisement, a product group."""
+    """What makes a campaign one for few: a product (in the cart, looked at, or looked at and then something bought), a
+    shop round the corner, an advertisement, a product group.
+    """
+    viewed = {"event": "Product Viewed", "where": {"product_id": f"sku-{1000 + n * 7 % 400}"}}
     kinds: tuple[dict[str, Any], ...] = (
         {"cart": {"contains_product": f"sku-{1000 + n * 7 % 400}"}},
         {"has": {"trait": {"club": n * 7 % 300}}},
         {"session": {"campaign": f"ad-{n * 7 % 200}"}},
         {"cart": {"contains_category": CATEGORIES[n % 10], "value_below": 20 + n % 30}},
+        {"did": {**viewed, "at_least": 1 + n % 3, "within": "7d"}},
+        {"sequence": {"steps": [viewed, "Product Added"], "within": f"{1 + n % 4}h"}},
     )
-    return kinds[n % 4]
+    return kinds[n // 10 % 6]
 
 
 def many(campaigns: int = 100, segments: int = 30, workflows: int = 0, broad: bool = False) -> Playbook:

@@ -120,13 +120,13 @@ def _fold(person: Person, event: Event, context: Context) -> Sequence[Effect]:
         if how.fold(person, facts, session, news, at, offline):
             count(facts, name, at)
             if name in context.rules.traces:
-                traces.remember(facts, context.rules.traces[name], event, at)
+                context.rules.traces[name].remember(facts, event, at)
         if session is not None and session.ordered and not session.labelled:
             return (*ended, *_bought(person, session, context))
         return ended
     count(facts, name, at)
     if name in context.rules.traces:
-        traces.remember(facts, context.rules.traces[name], event, at)
+        context.rules.traces[name].remember(facts, event, at)
     if isinstance(event, _PAGES):
         facts.pages += 1
         if session is not None:

@@ -1,8 +1,10 @@
 """Access to what is known of a person: who they are, what they did and bought, where they belong."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from domain.condition import BANDS, Did, Filter, Has, Holds, Orders, Rfm, Score
+from domain.condition import BANDS, Did, Filter, Has, Holds, Orders, Rfm, Score, Sequence, WasSaid
+from domain.event_names import EVENTS
 from domain.money import to_minor
 from domain.rfm_groups import group_of
 from domain.shop import Shop
@@ -23,8 +25,11 @@ def has(part: Has) -> list[Access]:
     if part.language is not None:
         wanted = dict.fromkeys(text.lower().replace("_", "-") for text in texts(part.language))
         found.append(includes("language", wanted, _languages, 0.2))
-    if part.source is not None:
-        found.append(equals("source", texts(part.source), _source, 0.05))
+    for noun, came, read in (("source", part.source, _last("source")), ("medium", part.medium, _last("medium")),
+                             ("campaign", part.campaign, _last("campaign")),
+                             ("first source", part.first_source, _first_source)):
+        if came is not None:
+            found.append(equals(noun, texts(came), read, 0.05))
     if part.visits_at_least is not None:
         found.append(reaches("visits", part.visits_at_least, lambda p, f: f.sessions))
     for name, value in part.trait.items():
@@ -49,8 +54,15 @@ def _languages(person: Person, facts: Facts) -> tuple[str, ...]:
     return locale, locale.partition("-")[0]
 
 
-def _source(person: Person, facts: Facts) -> Any:
-    return facts.last_source.source if facts.last_source is not None else None
+def _last(noun: str) -> Read:
+    def read(person: Person, facts: Facts) -> Any:
+        return None if facts.last_source is None else getattr(facts.last_source, noun)
+
+    return read
+
+
+def _first_source(person: Person, facts: Facts) -> Any:
+    return facts.first_source.source if facts.first_source is not None else None
 
 
 def _trait(name: str) -> Read:
@@ -130,12 +142,38 @@ def _digit(place: int) -> Read:
     return read
 
 
-def did(part: Did) -> Access:
-    """It happened so often; when, and what it came to, is another question."""
+def did(part: Did) -> list[Access]:
+    """It happened so often; when, and what it came to, is another question.
+
+    Everybody sees pages and products, so only how often tells people apart. An event of the shop's own, and what has
+    certain properties, few have done at all.
+    """
     if traces.plain(part):
-        return reaches("did " + part.event, part.at_least, _count(part.event), 0.2)
-    key = traces.key_of(part)
-    return reaches("trace " + key, part.at_least, _trace(key), 0.15)
+        often = reaches("did " + part.event, part.at_least, _count(part.event), 0.2)
+        if part.event in EVENTS:
+            return [often]
+        ever = includes("did", (part.event,), lambda p, f: f.counts, 0.05)
+    else:
+        key = traces.key_of(part)
+        often = reaches("trace " + key, part.at_least, _trace(key), 0.15)
+        ever = includes("trace", (key,), _traces, 0.1)
+    return [ever, often] if part.at_least > 1 else [ever]
+
+
+def sequence(part: Sequence) -> list[Access]:
+    """It was done in this order before, or each step of it was done."""
+    whole = traces.chain_of(part).key
+    return [includes("trace", (whole, key), _traces, 0.1)
+            for key in dict.fromkeys(traces.key_of(step) for step in traces.steps_of(part))]
+
+
+def was_said(part: WasSaid) -> Access:
+    """They were told one of these campaigns."""
+    return includes("said", texts(part.campaign), lambda p, f: p.said, 0.1)
+
+
+def _traces(person: Person, facts: Facts) -> Iterable[str]:
+    return facts.traces
 
 
 def _count(event: str) -> Read:

@@ -17,6 +17,7 @@ from domain.shop import weight_of
 from state import traces
 from state.campaign_rule import WATCHED, CampaignRule
 from state.conditions import Compiled, compile_condition
+from state.event_traces import event_traces
 from state.finder import EventFinder, Finder
 from state.funnel import segments_of
 from state.index import Index
@@ -91,7 +92,7 @@ class Rules:
         self.weights = {form: weight_of(form, shop) for form in (*ON_SITE, *OFF_SITE)}
         self.pressed = shop.pressure.per_day is not None or shop.pressure.per_week is not None
         self.remembered = traces.needed(playbook)
-        self.traces = traces.by_event(self.remembered)
+        self.traces = event_traces(self.remembered)
         """What conditions count beyond `Facts.counts`: by key, and by the name of the event."""
         self.words: dict[tuple[str, ...], Any] = {}
         """Parsed templates by campaign and variant; `operators/render.py` fills it as they are used."""

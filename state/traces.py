@@ -2,6 +2,7 @@
 
     needed(playbook) -> {key: TraceRule}       every kind of event that some condition of the playbook counts so
     fold(facts, rule, event, at)               one event more of it, in its place in event time
+    complete(facts, rule)                      whether a sequence has been done by it (`state/event_traces.py`: which)
 
 A trace has a key made of what it counts (event, properties, summed number), so that two conditions that count the same
 share one, and a changed playbook goes on with those it still needs. What a plain `did` asks (ever, or the last time) is
@@ -15,8 +16,8 @@ once done in order stays done, also when the times of its steps fall out one day
 >>> from domain.event import Track
 >>> rules = of_conditions([Condition(did=Did("Product Viewed", at_least=2, within="7d"))])
 >>> facts, [rule] = Facts(), rules.values()
->>> for at in (5, 9, 7):
-...     fold(facts, rule, Track(event="Product Viewed"), at)
+>>> [fold(facts, rule, Track(event="Product Viewed"), at) for at in (5, 9, 7)]
+[True, True, True]
 >>> facts.traces[rule.key]
 Trace(n=3, total=0.0, first_at=5, times=[5, 7, 9], amounts=[])
 """
@@ -51,12 +52,13 @@ class TraceRule:
     what it may take from the first to the last (ms; None: as long as it likes).
     """
 
-    __slots__ = ("chain", "events", "key", "matches", "of")
+    __slots__ = ("chain", "events", "key", "matches", "of", "where")
 
     def __init__(self, key: str, events: tuple[str, ...], where: conditions.Values, of: str = "",
                  chain: tuple[tuple[str, ...], int | None] | None = None) -> None:
         self.key = key
         self.events = events
+        self.where = where
         self.matches = matcher(where)
         self.of = of
         self.chain = chain
@@ -178,26 +180,23 @@ def needed(playbook: Playbook) -> dict[str, TraceRule]:
 
 def by_event(rules: Mapping[str, TraceRule]) -> dict[str, tuple[TraceRule, ...]]:
     """The same by the name of the event, in the same order."""
-    found: dict[str, tuple[TraceRule, ...]] = {}
+    found: dict[str, list[TraceRule]] = {}
     for rule in rules.values():
         for event in rule.events:
-            found[event] = (*found.get(event, ()), rule)
-    return found
+            found.setdefault(event, []).append(rule)
+    return {event: tuple(some) for event, some in found.items()}
 
 
 # -- folding ---------------------------------------------------------------------------------------------------
 
 
-def fold(facts: Facts, rule: TraceRule, event: Event, at: int) -> None:
-    """One event more, at its place in event time (`at`, ms); nothing when its properties are others.
+def fold(facts: Facts, rule: TraceRule, event: Event, at: int) -> bool:
+    """One event more, at its place in event time (`at`, ms); False, and nothing, when its properties are others.
 
-    `facts` is the facet the event is of. Fold the steps of a sequence before the sequence.
+    `facts` is the facet the event is of. A sequence counts no events: see `complete`.
     """
-    if rule.chain is not None:
-        _complete(facts, rule)
-        return
     if not rule.matches(event):
-        return
+        return False
     trace = facts.traces.get(rule.key)
     if trace is None:
         trace = _begin(facts, rule.key)
@@ -215,12 +214,24 @@ def fold(facts: Facts, rule: TraceRule, event: Event, at: int) -> None:
         del times[0]
         if rule.of:
             del trace.amounts[0]
+    return True
 
 
-def remember(facts: Facts, rules: Iterable[TraceRule], event: Event, at: int) -> None:
-    """Fold one event into every trace that its name concerns, in the order of `by_event`."""
-    for rule in rules:
-        fold(facts, rule, event, at)
+def complete(facts: Facts, rule: TraceRule) -> None:
+    """Note when the steps of this sequence were last done in order, if they were. Fold the steps before."""
+    assert rule.chain is not None
+    end = newest_end(facts.traces, *rule.chain)
+    if end is None:
+        return
+    trace = facts.traces.get(rule.key)
+    if trace is None:
+        trace = _begin(facts, rule.key)
+        trace.first_at, trace.times = end, [end]
+    elif end > trace.times[-1]:
+        trace.times = [end]
+    else:
+        return
+    trace.n += 1
 
 
 def amount_of(value: Any) -> float:
@@ -291,22 +302,6 @@ def newest_end(traces: Mapping[str, Trace], keys: Sequence[str], within: int | N
         if within is None or end - at < within:
             return end
     return None
-
-
-def _complete(facts: Facts, rule: TraceRule) -> None:
-    assert rule.chain is not None
-    end = newest_end(facts.traces, *rule.chain)
-    if end is None:
-        return
-    trace = facts.traces.get(rule.key)
-    if trace is None:
-        trace = _begin(facts, rule.key)
-        trace.first_at, trace.times = end, [end]
-    elif end > trace.times[-1]:
-        trace.times = [end]
-    else:
-        return
-    trace.n += 1
 
 
 def _begin(facts: Facts, key: str) -> Trace:

@@ -15,7 +15,8 @@ from domain import event as events
 from domain.event import Event, event_time, text_id
 from domain.letter import Letter
 from domain.record import Record
-from state import markers, seen, traces
+from state import markers, seen
+from state.event_traces import event_traces
 from state.person import Facts, Person, Trace, person_key
 from state.traces import TraceRule
 
@@ -41,7 +42,7 @@ class Warmth:
 
     def __init__(self, rules: Mapping[str, TraceRule], readable: Callable[[Event], bool]) -> None:
         self._wanted = frozenset(rules)
-        self._rules = traces.by_event(rules)
+        self._rules = event_traces(rules)
         self._readable = readable
         self._facts: dict[str, Facts] = {}
         self._seen: dict[str, Person] = {}
@@ -74,7 +75,7 @@ class Warmth:
         facts = self._facts.get(key)
         if facts is None:
             facts = self._facts[key] = Facts()
-        traces.remember(facts, wanted, event, event_time(event, record.log_time))
+        wanted.remember(facts, event, event_time(event, record.log_time))
 
     def found(self) -> Warm:
         """Everybody of whom something was found."""

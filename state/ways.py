@@ -44,11 +44,16 @@ def ways(condition: Condition, shop: Shop) -> tuple[Way, ...]:
     if condition.score is not None:
         both += known.score(condition.score)
     did = condition.did if isinstance(condition.did, tuple) else (condition.did,) if condition.did is not None else ()
-    both += [known.did(one) for one in did]
+    for one in did:
+        both += known.did(one)
+    if condition.sequence is not None:
+        both += known.sequence(condition.sequence)
     if condition.rfm is not None:
         both += known.rfm(condition.rfm)
     if condition.holds_coupon is not None:
         both.append(known.coupon(condition.holds_coupon))
+    if condition.was_said is not None:
+        both.append(known.was_said(condition.was_said))
     found: tuple[Way, ...] = (tuple(both),)
     if condition.in_segment is not None:
         found = _times(found, _alternatives(texts(condition.in_segment)))

@@ -1,12 +1,13 @@
 """Conditions of the whole language, and people with a past to ask them of, as hypothesis draws them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from domain.condition import Condition
-from domain.event import Track
+from domain.event import Event, Track
 from domain.shop import Consent, Shop, Stage
 from state import facts as folding
 from state import traces
@@ -104,9 +105,18 @@ def remembering(person: Person, *conditions: Any) -> Facts:
     for happened in past_of(person):
         facts = person.own() if happened.under == "mine" else person.facets["a:other"]
         facts.version += 1
-        traces.remember(facts, rules.get(happened.name, ()),
-                        Track(event=happened.name, properties=happened.properties), happened.at)
+        remember(facts, rules.get(happened.name, ()),
+                 Track(event=happened.name, properties=happened.properties), happened.at)
     return known(person)
+
+
+def remember(facts: Facts, rules: Iterable[traces.TraceRule], event: Event, at: int) -> None:
+    """A plain loop: every trace of the event's name is tried, sequences whatever happened."""
+    for rule in rules:
+        if rule.chain is not None:
+            traces.complete(facts, rule)
+        else:
+            traces.fold(facts, rule, event, at)
 
 
 def turning_points(person: Person) -> list[int]:

@@ -27,7 +27,7 @@ from state.audience import NEVER
 from state.conditions import compile_condition
 from state.context import Context, Due, Happening
 from state.finder import Finder
-from state.person import Facts, Person
+from state.person import Facts, Person, Said, Source
 from state.rules import CampaignRule
 from state.view import known
 from state.ways import ways
@@ -72,6 +72,38 @@ def test_of_a_thousand_only_a_handful_is_found() -> None:
     found = finder.find(visitor.person, facts)
     assert set(holding) <= set(found)
     assert 0 < len(holding) <= len(found) <= 12
+
+
+FEW: dict[str, Any] = {
+    "a product looked at": lambda n: {"did": {"event": "Product Viewed", "where": {"product_id": f"p{n}"}}},
+    "often in a week": lambda n: {"did": {
+        "event": "Product Viewed", "where": {"product_id": f"p{n}"}, "at_least": 2, "within": "7d"}},
+    "an event of the shop's own": lambda n: {"did": {"event": f"Quiz {n} Finished", "within": "7d"}},
+    "one after another": lambda n: {"sequence": {
+        "steps": [{"event": "Product Viewed", "where": {"product_id": f"p{n}"}}, "Product Added"]}},
+    "told before": lambda n: {"was_said": {"campaign": f"c{n}"}},
+    "brought by an advertisement": lambda n: {"has": {"campaign": f"ad-{n}"}},
+    "brought by a medium": lambda n: {"has": {"medium": f"medium-{n}"}},
+    "brought first by": lambda n: {"has": {"first_source": f"friend-{n}"}},
+}
+
+
+@pytest.mark.parametrize("kind", FEW)
+def test_what_few_have_done_is_asked_of_them_alone(kind: str) -> None:
+    declared = [msgspec.convert({"all": [FEW[kind](n), {"session": {"pages_at_least": 1}}]}, Condition)
+                for n in range(500)]
+    finder = Finder((n, ways(one, SHOP)) for n, one in enumerate(declared))
+    visitor = Visitor(playbook(segments={f"s{n}": {"when": FEW[kind](n)} for n in range(500)}))
+    visitor.does(0, "Page Viewed")
+    visitor.person.own().first_source = Source("friend-7")
+    visitor.person.own().last_source = Source("friend-8", "medium-7", "ad-7")
+    for at in (1, 2):
+        visitor.does(at, "Product Viewed", product_id="p7")
+    visitor.does(3, "Product Added", product_id="p7")
+    visitor.does(4, "Quiz 7 Finished")
+    visitor.person.said["c7"] = Said(total=1, last_at=visitor.now, times=[visitor.now])
+    assert finder.find(visitor.person, known(visitor.person)) == [7]
+    assert compile_condition(declared[7], SHOP).holds(visitor.person, known(visitor.person), visitor.now)
 
 
 # -- a plain loop --------------------------------------------------------------------------------------------------

@@ -13,10 +13,12 @@ from domain.event import Track
 from domain.playbook import Playbook
 from domain.rfm_groups import CELLS, GROUPS
 from state import traces
+from state.event_traces import event_traces
 from state.exposures import MAX_SHOWINGS
 from state.person import MAX_TIMES, MAX_TRACES, Facts, Person, Trace
-from state.traces import by_event, chain_of, combine, fold, forget, key_of, needed, of_conditions, remember
+from state.traces import by_event, chain_of, combine, fold, forget, key_of, needed, of_conditions
 from state.view import known
+from tests.arbitrary import conditions, past_of, people, remember
 from tests.visitor import T0, Visitor, playbook
 
 SUMMED = Did("Order Completed", sum=Sum("total", at_least=1), within="1h")
@@ -29,8 +31,10 @@ Told = list[tuple[str, int, Any]]
 
 def folded(told: Told) -> Facts:
     facts = Facts(version=1)
+    wanted = event_traces(RULES)
     for name, at, total in told:
-        remember(facts, by_event(RULES).get(name, ()), Track(event=name, properties={"total": total}), at)
+        if name in wanted:
+            wanted[name].remember(facts, Track(event=name, properties={"total": total}), at)
     return facts
 
 
@@ -53,6 +57,45 @@ def test_late_news_leads_to_the_same_as_news_in_time(told: Told, chance: Any) ->
             trace.n, trace.total, trace.first_at, trace.times)
         assert sorted(zip(other.times, other.amounts, strict=False)) == sorted(
             zip(trace.times, trace.amounts, strict=False))
+
+
+@given(st.lists(conditions, min_size=1, max_size=12), people())
+@settings(deadline=None)
+def test_what_an_event_concerns_is_found_as_a_plain_loop_over_all_would_find_it(plain: Any, person: Person) -> None:
+    rules = of_conditions([msgspec.convert(one, Condition) for one in plain])
+    facts, naive = Facts(), Facts()
+    for happened in past_of(person):
+        event, tried = Track(event=happened.name, properties=happened.properties), by_event(rules).get(happened.name)
+        if tried is not None:
+            event_traces(rules)[happened.name].remember(facts, event, happened.at)
+            remember(naive, tried, event, happened.at)
+    assert facts.traces == naive.traces
+
+
+def test_of_ten_thousand_only_those_are_tried_that_an_event_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = [Did("Product Viewed", where={"category": "mugs", "product_id": f"p{n}"}) for n in range(5_000)]
+    rules = of_conditions([
+        *(Condition(did=did) for did in about),
+        *(Condition(sequence=Sequence((did, "Product Added"), within=f"{n}s")) for n, did in enumerate(about, 1))])
+    tried: list[str] = []
+
+    def watched(real: Any) -> Any:
+        def call(facts: Facts, rule: traces.TraceRule, *rest: Any) -> Any:
+            tried.append(rule.key)
+            return real(facts, rule, *rest)
+
+        return call
+
+    monkeypatch.setattr("state.event_traces.fold", watched(fold))
+    monkeypatch.setattr("state.event_traces.complete", watched(traces.complete))
+    facts, wanted = Facts(), event_traces(rules)
+    viewed = Track(event="Product Viewed", properties={"category": "mugs", "product_id": "p7"})
+    wanted["Product Viewed"].remember(facts, viewed, T0)
+    assert tried == [key_of(about[7]), chain_of(Sequence((about[7], "Product Added"), within="8s")).key]
+    tried.clear()
+    wanted["Product Added"].remember(facts, Track(event="Product Added"), T0 + 1)
+    assert tried == [key_of(Did("Product Added")), chain_of(Sequence((about[7], "Product Added"), within="8s")).key]
+    assert len(facts.traces) == 3
 
 
 @given(events, events, events)
@@ -83,7 +126,8 @@ def test_putting_facets_together_changes_none_of_them(a: Told, b: Told) -> None:
 
 def test_the_newest_hundred_times_are_kept_and_all_are_counted() -> None:
     facts = folded([("Order Completed", at, 1) for at in range(1, MAX_TIMES + 31)])
-    remember(facts, by_event(RULES)["Order Completed"], Track(event="Order Completed", properties={"total": 5}), 7)
+    event_traces(RULES)["Order Completed"].remember(
+        facts, Track(event="Order Completed", properties={"total": 5}), 7)
     trace = facts.traces[key_of(SUMMED)]
     assert (trace.n, trace.total, trace.first_at) == (131, 135.0, 1)
     assert trace.times == list(range(31, MAX_TIMES + 31))

@@ -21,6 +21,8 @@ from state.store_sqlite import SqliteStore
 
 SLICE = 0.3
 """Seconds that a house works until it is the other one's turn."""
+SLOWEST = 500
+"""Events a second at which something is the matter."""
 LEAD = 2_000
 """Events before the first mark: caches fill, templates are parsed."""
 MONTH = 30 * 86_400_000
@@ -133,10 +135,11 @@ def _busy(homes: dict[str, House], events: int, seed: int) -> dict[str, float]:
     else the machine does meanwhile weighs the same on both.
     """
     turns = {name: _Turn(home, events, seed) for name, home in homes.items()}
-    end = time.monotonic() + PATIENCE * len(turns)
+    patience = (PATIENCE + events / SLOWEST) * len(turns)
+    end = time.monotonic() + patience
     while waiting := [one for one in turns.values() if not one.spent]:
         if time.monotonic() > end:
-            raise RuntimeError(f"the backlog was not done in {PATIENCE * len(turns):.0f} s\n{waiting[0].home.said()}")
+            raise RuntimeError(f"the backlog was not done in {patience:.0f} s\n{waiting[0].home.said()}")
         for one in waiting:
             one.take()
     for home in homes.values():

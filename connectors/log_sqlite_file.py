@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from connectors.log import LogError, Place
-from connectors.wal import KEPT, TOO_LONG
+from connectors.wal import spare
 from domain.streams import INTERNAL, MODELS, PUBLIC
 
 FILES: Final = ("public", "internal", "models")
@@ -56,8 +56,7 @@ def connect(path: Path, sync: str = "normal", patience: float = PATIENCE) -> sql
     try:
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         connection.execute(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {TOO_LONG}")
-        connection.execute(f"PRAGMA journal_size_limit = {KEPT}")
+        spare(connection)
         if patience != PATIENCE:
             connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
     except sqlite3.Error as wrong:

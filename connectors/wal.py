@@ -38,6 +38,12 @@ TRIES: Final = 6
 _FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
+def spare(connection: sqlite3.Connection) -> None:
+    """Spare whoever writes by this connection the folding, unless the log grows far too long."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {TOO_LONG}")
+    connection.execute(f"PRAGMA journal_size_limit = {KEPT}")
+
+
 def finish(connection: sqlite3.Connection) -> None:
     """The writer's part, between two transactions. What readers are still in the middle of stays for the next time."""
     with suppress(sqlite3.Error):  # what was written stays written; a commit that cannot write will say so itself
@@ -117,6 +123,10 @@ class Keeper:
         self._every = every
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def spare(self, connection: sqlite3.Connection) -> None:
+        """Whoever writes a kept file by this connection leaves its log to the keeper."""
+        spare(connection)
 
     def add(self, path: Path) -> None:
         """Keep a file that is written here."""

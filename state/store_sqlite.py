@@ -47,17 +47,16 @@ _UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
            "ON CONFLICT (partition, id) DO UPDATE SET bytes = excluded.bytes")
 """A person whose bytes change is written where they are: the index stays as it is."""
 
-KEPT = 64 << 20
-"""Bytes that the file of the write-ahead log may keep: cutting it takes tens of milliseconds, in a commit."""
-TOO_LONG = 64_000
-"""Pages of write-ahead log at which a commit folds it, in spite of a keeper: who cannot keep up, or is gone."""
-
 _pack = msgspec.msgpack.Encoder().encode
 _rows = msgspec.msgpack.Decoder(list[Row]).decode
 
 
 class Keeper(Protocol):
     """Who keeps the write-ahead log short."""
+
+    def spare(self, connection: sqlite3.Connection) -> None:
+        """Have who writes by this connection leave the log to the keeper, unless it grows far too long."""
+        ...
 
     def add(self, path: Path) -> None:
         """A file that is written from now on."""
@@ -89,8 +88,7 @@ class SqliteStore:
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
         if keeper is not None:
-            run(f"PRAGMA wal_autocheckpoint = {TOO_LONG}")
-        run(f"PRAGMA journal_size_limit = {KEPT}")
+            keeper.spare(self._db)
         run("PRAGMA cache_size = -65536")
         run("PRAGMA temp_store = MEMORY")
         run("BEGIN IMMEDIATE")

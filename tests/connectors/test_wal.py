@@ -11,6 +11,7 @@ import pytest
 from connectors import wal
 from connectors.log import LogError
 from connectors.log_sqlite import SqliteLog
+from connectors.log_sqlite_file import connect
 from connectors.wal import Keeper, finish
 from domain.record import Outgoing
 from state.store import Batch
@@ -61,6 +62,20 @@ def test_a_store_that_is_never_at_rest_begins_its_log_anew(tmp_path: Path, keepe
             assert int(kept[:-2_000]) == max(k for k in range(n) if k % 50 == one)
     finally:
         store.close()
+
+
+def test_store_and_log_leave_their_logs_to_the_keeper_in_one_way(tmp_path: Path, keeper: Keeper,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wal, "TOO_LONG", 123)
+    monkeypatch.setattr(wal, "KEPT", 456_000)
+    store, kept = SqliteStore(tmp_path / "store.db", 4, keeper=keeper), connect(tmp_path / "log.db")
+    try:
+        for connection in (store._db, kept):
+            assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (123,)
+            assert connection.execute("PRAGMA journal_size_limit").fetchone() == (456_000,)
+    finally:
+        store.close()
+        kept.close()
 
 
 @pytest.mark.usefixtures("short")

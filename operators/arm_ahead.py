@@ -5,6 +5,9 @@ renewed; it is looked at again when it fires. So it is when what was decided aft
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
+
+import msgspec
 
 from domain.action import Arm, Because, Disarm
 from domain.effect import Effect
@@ -25,6 +28,8 @@ ARM_TIMER = "arm:exit_intent"
 
 ENDS_OFFERS = frozenset(("Order Completed", "Signed Out", "Consent Updated"))
 """On these the widget forgets by itself all that it held ready."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 def arm_ahead(person: Person, facts: Facts, session: Session, audience: Audience, event: Happening,
@@ -107,24 +112,34 @@ def _hold_ready(person: Person, facts: Facts, session: Session, rule: CampaignRu
         until = promise(person, facts, rule, prepared, context)
     except Silence as silence:
         return silence.reason, silence.detail
-    key = content_key(prepared, person, facts)
+    made = content_key(prepared, person, facts)
     lasts = lasts or (armed is not None and same and now < armed.until and until <= armed.until)
-    if lasts and armed is not None and armed.content_key == key:
+    was_made, _, was_told = armed.content_key.partition("/") if lasts and armed is not None else ("", "", "")
+    if was_made == made:
         return "", ""
-    unready: dict[str, tuple[tuple[str, str], str, str]] = person.__dict__.setdefault("unready", {})
-    lacked = rules.short, key  # of what a coupon is worth the key says nothing: the playbook says it
-    failed_with, failure, detail = unready.get(rule.name, (("", ""), "", ""))
-    if failed_with == lacked:  # nothing that it lacked has changed since
+    unready: dict[str, tuple[str, str, str]] = person.__dict__.setdefault("unready", {})
+    failed_with, failure, detail = unready.get(rule.name, ("", "", ""))
+    if failed_with == made:  # nothing that it lacked has changed since
         return failure, detail
     try:
         said = words(person, facts, prepared, until, context)
     except Silence as silence:
-        unready[rule.name] = lacked, silence.reason, silence.detail
+        unready[rule.name] = made, silence.reason, silence.detail
         return silence.reason, silence.detail
+    told = _told(rule, said)
+    key = f"{made}/{told}"
+    if armed is not None and was_told == told:  # made of something else, and the browser holds just this
+        armed.content_key = key
+        return "", ""
     if armed is not None and not same:
         effects.append(_disarm(person, armed, None, context))
     effects.append(_armed(person, facts, session, rule, side, said, key, context))
     return "", ""
+
+
+def _told(rule: CampaignRule, said: Words) -> str:
+    told = [said.prepared.variant, rule.format, rule.priority, rule.campaign.disarm_on, said.content, said.discount]
+    return blake2b(_encode(told), digest_size=8).hexdigest()
 
 
 def _armed(person: Person, facts: Facts, session: Session, rule: CampaignRule, side: Side, said: Words, key: str,

@@ -13,6 +13,7 @@ import nh3
 from domain.action import Content, Discount
 from domain.campaign import Words
 from domain.content import inherit
+from domain.coupon import Pool
 from domain.template import TAGS, Template, Voucher, is_safe_url
 from operators.values import NEEDS, STAMPS, VALUES, coupon_stamp, coupon_values
 from state.coupons import discount
@@ -24,8 +25,8 @@ LONGEST_BODY = 20_000
 
 
 class Prepared(NamedTuple):
-    """The parsed words of one variant. `roots` are the variables they use, `hash` is of the words themselves,
-    and of what they ask of the shop.
+    """The parsed words of one variant. `roots` are the variables they use, `hash` is of the words themselves, and of
+    all else that the playbook says of what is told: the shop, what the coupon is worth, how it is shown.
 
     `variant` names the side of the experiment and the device they are for: "default", "mobile", "b/default",
     "b/mobile". `needs` is what may change what they say, in the words of `state/changes.py`. `pool` names the pool
@@ -65,27 +66,29 @@ def prepare(rule: CampaignRule, device: str, rules: Rules, side: str = "") -> Pr
         if own is not None:
             words = inherit(own.words(own.variant(device)), words)
         named = f"{side}/{variant}" if side else variant
-        pool = rules.pools.get(rule.campaign.coupon or "")
-        kept = rules.words[rule.name, side, variant] = _parsed(
-            named, words, rules, rule.campaign.coupon or "", pool.pool.products if pool else ())
+        kept = rules.words[rule.name, side, variant] = _parsed(named, words, rule, rules)
     prepared: Prepared = kept
     return prepared
 
 
-def _parsed(variant: str, words: Words, rules: Rules, pool: str, products: tuple[str, ...]) -> Prepared:
+def _parsed(variant: str, words: Words, rule: CampaignRule, rules: Rules) -> Prepared:
     body = rules.playbook.templates.get(words.template, "") if words.template else words.body
     parts = {
         "title": Template(words.title), "body": Template(body, html=True), "button": Template(words.button),
         "url": Template(words.url), "image_url": Template(words.image_url), "coupon": Template(words.coupon),
     }
     roots = {root for part in parts.values() for root in part.roots}
-    said = [rules.shop.name, rules.shop.url, rules.shop.currency] if "shop" in roots else []
-    seed = msgspec.json.encode([variant, words, body, *said])
+    pool, found = rule.campaign.coupon or "", rules.pools.get(rule.campaign.coupon or "")
+    worth = found.pool if found is not None else Pool("")
+    seed = msgspec.json.encode([
+        variant, words, body, rule.format, rule.priority, rule.campaign.disarm_on,
+        rules.shop.name, rules.shop.url, rules.shop.currency, rules.shop.timezone,
+        worth.percent, worth.amount, worth.free_shipping, worth.min_value, worth.products])
     needs = {"visit", "about"}.union(*(NEEDS.get(root, ()) for root in roots))
     fields = frozenset[str]().union(*(part.fields for part in parts.values()))
     if pool:
         needs.add("coupons")
-    covers = products if pool and "coupon.products" in fields else None
+    covers = worth.products if pool and "coupon.products" in fields else None
     if covers is not None:
         needs.update(NEEDS["products"])
     return Prepared(variant=variant, hash=blake2b(seed, digest_size=8).hexdigest(), roots=tuple(sorted(roots)),
@@ -93,7 +96,7 @@ def _parsed(variant: str, words: Words, rules: Rules, pool: str, products: tuple
 
 
 def content_key(prepared: Prepared, person: Person, facts: Facts) -> str:
-    """Changes exactly when what would be shown may change: the words, or a value that they use."""
+    """Changes whenever what would be shown may change: what the playbook says of it, or a value that the words use."""
     if not prepared.roots and not prepared.pool:
         return prepared.hash
     values = [STAMPS[root](person, facts) for root in prepared.roots if root in STAMPS]

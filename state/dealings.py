@@ -40,7 +40,9 @@ class Reserved(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 
 
 class Armed(msgspec.Struct, array_like=True, gc=False):
-    """What the browser holds ready. `content_key` tells whether what would be shown has changed."""
+    """What the browser holds ready. `content_key` tells whether what would be shown has changed: a hash of what it is
+    made of, "/", and a hash of what was told.
+    """
 
     campaign: str
     action_id: str

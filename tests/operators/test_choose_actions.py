@@ -337,6 +337,66 @@ def test_a_playbook_that_mends_what_the_words_are_made_of_is_asked_again() -> No
     assert arm.content.title == "Back to Bob's", "what the browser holds says what the shop is called now"
 
 
+COSTS: dict[str, Any] = {"content": {"default": {"title": "From {{ 20 | money }}"}}}
+
+
+@pytest.mark.parametrize(("before", "after", "anew"), [
+    ({"coupon": {"percent": 10}}, {"coupon": {"percent": 20}}, True),
+    ({"coupon": {"percent": 10}}, {"coupon": {"amount": 5}}, True),
+    ({"coupon": {"percent": 10}}, {"coupon": {"percent": 10, "min_value": 40}}, True),
+    ({"coupon": {"percent": 10}}, {"coupon": {"percent": 10, "products": ["mug"]}}, True),
+    ({"coupon": {"percent": 10}}, {"coupon": {"percent": 10, "free_shipping": True}}, True),
+    ({"coupon": {"percent": 10}}, {"coupon": {"percent": 10, "description": "x", "once": False}}, False),
+    ({"coupon": {"amount": 5}}, {"coupon": {"amount": 5}, "shop": {"currency": "USD"}}, True),
+    ({"coupon": {"percent": 10}}, {"coupon": {"percent": 10}, "shop": {"currency": "USD", "name": "Bob's"}}, False),
+    ({"stay": COSTS}, {"stay": COSTS, "shop": {"currency": "USD"}}, True),
+    ({"stay": COSTS}, {"stay": COSTS, "shop": {"name": "Bob's", "timezone": "Asia/Tokyo"}}, False),
+    ({}, {"shop": {"currency": "USD", "name": "Bob's"}}, False),
+    ({}, {"stay": {"format": "bar"}}, True),
+    ({}, {"stay": {"disarm_on": ["Product Added"]}}, True),
+    ({}, {"stay": {"priority": 7}}, True),
+    ({}, {"stay": {"description": "x", "limits": {"per_session": 3}}}, False),
+])
+def test_what_is_armed_is_told_anew_when_the_playbook_has_it_told_differently_and_only_then(
+        before: dict[str, Any], after: dict[str, Any], anew: bool) -> None:
+    def made(stay: dict[str, Any] | None = None, coupon: dict[str, Any] | None = None,
+             shop: dict[str, Any] | None = None) -> Playbook:
+        pools = [{"name": "ten", "codes": ["TEN-1"], "valid_for": "7d", **coupon}] if coupon else []
+        has = {"coupon": "ten"} if coupon else {}
+        return playbook(campaigns={"stay": campaign({"exit_intent": True}, **has, **stay or {})}, coupons=pools,
+                        shop=shop or {})
+
+    visitor = Visitor(made(**before))
+    assert short(visitor.does(0, "Page Viewed")) == [(0, "arm", "stay")]
+    for at in (1, 2):  # what was once found to be the same stays so
+        visitor.swaps(made(**after))
+        visitor.rests()
+        arms = [one for one in visitor.does(at, "Page Viewed") if isinstance(one, Arm)]
+        assert bool(arms) is (anew and at == 1)
+    assert visitor.does(3, "Page Viewed") == []
+
+
+def test_the_page_is_told_what_the_coupon_is_worth_now() -> None:
+    def made(percent: int) -> Playbook:
+        return playbook(campaigns={"stay": campaign({"exit_intent": True}, coupon="ten")},
+                        coupons=[{"name": "ten", "percent": percent, "codes": ["TEN-1"], "valid_for": "7d"}])
+
+    visitor = Visitor(made(10))
+    visitor.does(0, "Page Viewed")
+    visitor.swaps(made(20))
+    [arm] = visitor.does(1, "Page Viewed")
+    assert isinstance(arm, Arm)
+    assert arm.discount is not None
+    assert (arm.discount.code, arm.discount.percent) == ("TEN-1", 20)
+
+
+def test_a_cart_that_changes_nothing_that_is_said_is_not_told_of_again() -> None:
+    words = {"default": {"title": "{% if cart %}Your cart waits{% endif %}"}}
+    visitor = Visitor(exits(stay={"content": words, "when": {"cart": {"value_at_least": 1}}}))
+    assert short(visitor.does(0, "Product Added", **MUG)) == [(0, "arm", "stay")]
+    assert visitor.does(1, "Product Added", **CUP) == []
+
+
 def test_words_that_failed_for_what_a_coupon_lacked_are_asked_for_again_when_it_has_it() -> None:
     def made(title: str, **worth: Any) -> Playbook:
         stay = campaign({"exit_intent": True}, coupon="ten", content={"default": {"title": title}})

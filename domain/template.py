@@ -1,8 +1,8 @@
 """Templates: Liquid, made safe. Parsed and checked when the playbook is read, so that nothing is found out too late.
 
 - What is inserted into HTML is escaped; the result is sanitised again where it is rendered (`operators/render.py`).
-- Loops, output and memory are bounded (`domain/render_limits.py`); files, dates and anything that would ask for the
-  time are not there.
+- Loops, output, memory and work are bounded (`domain/render_limits.py`, `domain/render_work.py`); files, dates and
+  anything that would ask for the time are not there.
 - A variable without a value is an error (`Missing`), unless the template says `default` or asks with `if`.
 
 >>> Template("Hi {{ first_name }}", html=True).render({"first_name": "<b>Ann</b>"})
@@ -27,7 +27,8 @@ from liquid.static_analysis import TemplateAnalysis
 
 from domain.money import DIGITS
 from domain.pieces import Refused, pieces
-from domain.render_limits import LARGEST, LOOPS, Bounded, For, bounded
+from domain.render_limits import LARGEST, Bounded, For, bounded
+from domain.render_work import LOOPS, put_tolls
 
 VARIABLES: Final[dict[str, tuple[str, ...]]] = {
     "product": ("id", "name", "price", "category", "brand", "url", "image_url"),
@@ -204,6 +205,7 @@ class Template:
                 self.roots = tuple(sorted(map(str, self._parsed.global_variables())))
                 self.fields = frozenset(f"{path[0]}.{path[1]}" for path in self._parsed.global_variable_segments()
                                         if len(path) > 1)
+                put_tolls(self._parsed)
             except (LiquidError, RecursionError, Refused) as wrong:
                 raise Unparsable(wrong) from wrong
 

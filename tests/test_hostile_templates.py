@@ -1,5 +1,8 @@
 """What a template can cost is bounded, whatever stands in it: to parse it, to check it, and to make words with it."""
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,8 @@ from liquid.lex import get_lexer
 from domain.check_template import problems
 from domain.check_words import printed
 from domain.pieces import BLANKS, MOST, Refused, pieces
-from domain.template import Template, Unparsable
+from domain.render_work import CHARACTERS, FILTER, STEPS, Context
+from domain.template import FILTERS, Price, Template, Unparsable
 
 SIZE = 256 * 1024
 """The largest file that is read."""
@@ -125,7 +129,7 @@ def test_html_that_has_ends_is_read(text: str) -> None:
     ("{% for i in (1..50) %}{% for j in (1..50) %}{% endfor %}{% endfor %}", "loop iteration limit"),
     ("{{ x | replace: 'a', x }}", "value is limited to 60,000"),
     ("{{ x | replace: '', x }}", "value is limited to 60,000"),
-    ("{{ x | split: '' | join: x }}", "value is limited to 60,000"),
+    ("{{ x | slice: 0, 2000 | split: '' | join: x }}", "value is limited to 60,000"),
     ("{% assign p = x | split: ',' %}{% assign p = p | concat: p | concat: p | concat: p %}{{ p }}",
      "value is limited to 60,000"),
     ("{{ x | append: x | append: x | append: x | append: x }}", "value is limited to 60,000"),
@@ -136,6 +140,102 @@ def test_what_words_are_made_of_is_bounded(source: str, said: str) -> None:
     """Rounds of loops, ranges, texts, lists, numbers, and what is written."""
     with pytest.raises(ValueError, match=said):
         Template(source, html=True).render({"x": "a" * 20_000})
+
+
+def often(body: str) -> str:
+    return "{% for i in (1..2000) %}" + body + "{% endfor %}"
+
+
+@pytest.mark.parametrize("source", [
+    often("{% if i > 1 %}{% endif %}" * 9),
+    often("{% assign y = i" + " | plus: 1" * 9 + " %}"),
+    often("{% if 1" + " and 1" * 30 + " %}{% endif %}"),
+    often("{% if nobody" + ".x" * 30 + " %}{% endif %}"),
+    often("{% capture y %}{{ i }}{% endcapture %}" * 3),
+    often("{% case i %}{% when " + "0, " * 20 + "0 %}{% endcase %}"),
+    often("{% if x == y %}{% endif %}"),
+    often("{% if false %}{% elsif i > 0 %}" + "{% assign y = 1 %}" * 9 + "{% endif %}"),
+    often("{% if i == 0 %}{% else %}" + "{% assign y = 1 %}" * 9 + "{% endif %}"),
+    often("{% unless i == 0 %}" + "{% cycle 1, 2 %}" * 9 + "{% endunless %}"),
+    often("{% liquid\n" + "assign y = 1\n" * 9 + "%}"),
+    often("{% capture y %}" + "a" * 400 + "{% endcapture %}"),
+    "{% for i in (1..1000) %}{% for j in (1..2000) limit: 1 %}{% endfor %}{% endfor %}",
+    "{% case 1 %}{% when 1" + ", 1" * 99 + " %}" + "{% case 1 %}{% when 1" + ", 1" * 99 + " %}"
+    + "{% assign y = 1 %}" + "{% endcase %}{% endcase %}",
+    "{% assign y = x | split: '' | uniq %}",
+    "{% assign y = x | replace: 'a', '<a b ' | strip_html %}",
+    often("{% if (1..2000) contains 'a' %}{% endif %}"),
+    often("{% assign y = traits | truncate: 9 %}"),
+    "{% capture y %}{{ x }}{% endcapture %}" * 200,
+])
+def test_what_words_cost_to_make_is_bounded_whatever_it_is_that_costs(source: str) -> None:
+    traits = {f"t{n}": "a" * 200 for n in range(20)}
+    with pytest.raises(ValueError, match="it takes more than 30,000 steps to make"):
+        Template(source, html=True).render({"x": "a" * 2_000, "y": "b" * 2_000, "traits": traits})
+
+
+GIVEN = {
+    **dict.fromkeys(("append", "prepend", "join", "map", "reject", "split", "remove", "remove_first", "remove_last",
+                     "where", "has", "times", "divided_by", "modulo", "at_least", "at_most", "minus", "plus"), ": '1'"),
+    **dict.fromkeys(("replace", "replace_first", "replace_last", "find", "find_index"), ": '1', '2'"),
+    **dict.fromkeys(("slice", "truncate", "truncatewords"), ": 1"), "concat": ": few"}
+NUMBERS = ("times", "divided_by", "modulo", "at_least", "at_most", "minus", "plus", "abs", "ceil", "floor", "round",
+           "money")
+
+
+@pytest.mark.parametrize("name", sorted(FILTERS))
+def test_a_filter_costs_whatever_it_is_and_more_the_more_it_is_given(name: str) -> None:
+    few, many = ("7", "7" * 600) if name in NUMBERS else (["1"], ["1"] * 2_000)
+    source = f"{{% assign y = x | {name}{GIVEN.get(name, '')} %}}"
+    assert steps(often(source), {"x": few, "few": few}) >= 2_000 * FILTER
+    less = steps(source, {"x": few, "few": few})
+    assert steps(source, {"x": many, "few": few}) >= less + 600 // CHARACTERS
+
+
+def steps(source: str, values: dict[str, object]) -> int:
+    """What it costs, at most a little more than it may."""
+    found = list[Context]()
+
+    class Seen(Context):
+        def __init__(self, *args: Any, **words: Any) -> None:
+            super().__init__(*args, **words)
+            found.append(self)
+
+    template = Template(source, html=True)
+    assert template._parsed is not None
+    template._parsed.context_class = Seen
+    with suppress(ValueError):
+        template.render(values)
+    return found[0].steps
+
+
+def test_a_line_may_cost_less_than_a_text() -> None:
+    source = often("{% if i > 1 %}{{ i }}{% endif %}")
+    assert Template(source, html=True).render({}).endswith("19992000")
+    with pytest.raises(ValueError, match="it takes more than 5,000 steps to make"):
+        Template(source).render({})
+
+
+def test_a_full_cart_told_of_line_by_line_costs_a_quarter_of_what_it_may() -> None:
+    source = ("{% for one in cart.items %}<tr><td>{{ one.name }}</td><td>{{ one.quantity }}</td>"
+              "<td>{{ one.price | money }}</td><td>"
+              "{% if one.category %}{{ one.category }}{% else %}-{% endif %}</td></tr>{% endfor %}")
+    item = {"name": "A mug of some kind", "category": "mugs", "price": Price("9.50"), "quantity": 2}
+    assert 4_000 < steps(source, {"cart": {"items": [item] * 100}}) < STEPS // 4
+
+
+def test_ranges_in_conditions_are_bounded() -> None:
+    for source in ("{% if (1..9999999) contains 'a' %}{% endif %}",
+                   "{% assign r = (1..9999999) %}{% if r contains 'a' %}{% endif %}"):
+        with pytest.raises(ValueError, match="range is limited to 2,000"):
+            Template(source).render({})
+    assert Template("{% if (1..9) contains 3 %}yes{% endif %}").render({}) == "yes"
+
+
+def test_what_is_kept_in_variables_is_bounded_and_what_takes_its_place_is_not_counted_twice() -> None:
+    assert Template("{% assign y = x %}" * 20, html=True).render({"x": "a" * 9_000}) == ""
+    with pytest.raises(ValueError, match="local namespace limit"):
+        Template("".join(f"{{% assign y{n} = x %}}" for n in range(20)), html=True).render({"x": "a" * 9_000})
 
 
 def test_an_amount_from_outside_is_no_long_text() -> None:

@@ -34,11 +34,11 @@ LEAD = 1_000
 def profile(home: House, events: int, top: int = TOP) -> str:
     """A text: CPU per event by part and by step, and the dearest functions."""
     third = events // 3
-    parts, done, passes = _worked(home, third, 5, STEPS)
+    parts, done, passes = worked(home, third, 5, STEPS)
     spent: dict[str, int] = {}
-    watched, counted, _ = _worked(home, third, 6, [timed(step, spent) for step in STEPS])
+    watched, counted, _ = worked(home, third, 6, [timed(step, spent) for step in STEPS])
     profiler = cProfile.Profile(time.thread_time_ns, 1e-9)  # CPU: what else the machine does is not ours
-    _, profiled, _ = _worked(home, third, 7, STEPS, profiler)
+    _, profiled, _ = worked(home, third, 7, STEPS, profiler)
     whole = sum(parts.values())
     lines = [f"CPU per event: {whole / done:.1f} us without the profiler ({done:,} events, {passes} batches, "
              f"{home.persons:,} persons)"]
@@ -50,7 +50,7 @@ def profile(home: House, events: int, top: int = TOP) -> str:
     return "\n".join(lines + _dearest(profiler, profiled, top))
 
 
-def _worked(home: House, events: int, seed: int, steps: Sequence[Step],
+def worked(home: House, events: int, seed: int, steps: Sequence[Step],
             profiler: cProfile.Profile | None = None) -> tuple[dict[str, float], int, int]:
     """A worker over a new backlog, the first LEAD of it to warm up; what `_bare` found of the rest. As it stops behind
     a whole batch, some more lie there.

@@ -13,6 +13,7 @@ from benchmarks import (
     bench_exit_intent,
     bench_http,
     bench_latency,
+    bench_steps,
     bench_throughput,
     bench_timers,
     bench_workers,
@@ -53,6 +54,7 @@ BENCHES: dict[str, tuple[bool, Bench]] = {
         home, size.http_rate, size.listeners, size.http_seconds, size.rounds)),
     "exit_intent": (False, lambda home, size: bench_exit_intent.measure(home, size.visits)),
     "throughput": (True, lambda home, size: bench_throughput.measure(home, size.backlog, size.rounds)),
+    "steps": (True, lambda home, size: bench_steps.measure(home, size.profiled // 4, size.rounds)),
     "workers": (True, lambda home, size: bench_workers.measure(home, size.backlog, size.rounds)),
     "campaigns": (False, lambda home, size: bench_campaigns.measure(2_000, size.visited, max(2, size.rounds))),
     "timers": (False, lambda home, size: bench_timers.measure(

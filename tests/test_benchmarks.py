@@ -12,6 +12,7 @@ from benchmarks import (
     bench_exit_intent,
     bench_http,
     bench_latency,
+    bench_steps,
     bench_throughput,
     bench_timers,
     bench_workers,
@@ -79,6 +80,7 @@ def test_the_flow_in_miniature() -> None:
         home.warm()
         sane(bench_latency.measure(home, rate=200, seconds=1.0, rounds=1), 2)
         sane(bench_throughput.measure(home, events=1_000, rounds=1), 2)
+        sane(bench_steps.measure(home, events=500, rounds=1), 1)
         sane(bench_workers.measure(home, events=1_000, rounds=1), 2)
         text = profile(home, events=500, top=5)
     assert "CPU per event" in text
@@ -134,5 +136,5 @@ def test_the_report_is_json_and_a_table() -> None:
     assert result("two", "events/s", [3.6], [2.0], Budget("", least_ratio=1.8)).met
     assert not result("two", "events/s", [3.5], [2.0], Budget("", least_ratio=1.8)).met
     assert "p99" in table(made)
-    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "workers", "campaigns", "timers"}
+    assert set(BENCHES) == {"latency", "http", "exit_intent", "throughput", "steps", "workers", "campaigns", "timers"}
     assert QUICK.persons < FULL.persons == 100_000

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from connectors.rehearsal_reasons import because, way
 from domain.amounts import some
+from domain.campaign import AMOUNTS
 from domain.money import to_major
 from domain.reference import REASONS
 from domain.rehearsal import ANNOYED, MANY, Counts, Found, Goals, Report, Told, encode
@@ -212,17 +213,21 @@ def _campaign(name: str, report: Report) -> Iterator[list[str]]:
     if told.clicked or told.closed:
         yield ["recorded", f"{told.clicked:,} clicks, {told.closed:,} closed by hand, of the same decisions live"]
     for variant, goals in sorted(told.goals.items()):
-        yield [f"goal {variant}".rstrip(), _goals(goals, report.about.currency)]
+        yield [f"goal {variant}".rstrip(), _goals(goals, report.about.values.get(name, ""),
+                                                             report.about.currency)]
     if found.decided_live:
         was = told.live
         yield ["live", f"{_people(was.people)}, {_so_often(was.times)}, {was.shown_people:,} saw it; "
                f"{was.both:,} get it as before, {was.new:,} newly, {was.gone:,} no longer"]
 
 
-def _goals(goals: Goals, currency: str) -> str:
-    of = goals.reached + goals.missed
-    worth = f", worth {to_major(goals.worth, 'EUR')} {currency}" if goals.worth else ""
-    return f"reached {goals.reached:,} of {some(of, 'time')} ({_share(goals.reached, of)}){worth}"
+def _goals(goals: Goals, value: str, currency: str) -> str:
+    of, worth = goals.reached + goals.missed + goals.open, ""
+    if goals.worth:
+        worth = ", worth " + (f"{to_major(goals.worth // 100, currency)} {currency}" if value in AMOUNTS
+                              else f"{goals.worth / 100:.10g} ({value})")
+    still = f", still open {_so_often(goals.open)} at the end" if goals.open else ""
+    return f"reached {goals.reached:,} of {some(of, 'time')} ({_share(goals.reached, of)}){worth}{still}"
 
 
 def _segments(report: Report) -> Iterator[list[str]]:

@@ -69,6 +69,10 @@ class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     ] = ""
 
 
+AMOUNTS = frozenset(("revenue", "total", "value", "subtotal", "price", "shipping", "tax", "discount"))
+"""Properties that are amounts of money: as the value of a goal they are in minor units of the shop's currency."""
+
+
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One standing offer, on the site or by message.
 

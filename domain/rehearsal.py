@@ -58,11 +58,15 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Goals(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How often the goal was reached and missed, and what it was worth in hundredths; of one variant."""
+    """How often the goal was reached and missed, and may still be reached at the end; of one variant.
+
+    `worth` is what those that were reached were worth: hundredths of a number, or of the smallest unit of an amount.
+    """
 
     reached: int = 0
     missed: int = 0
     worth: int = 0
+    open: int = 0
 
 
 class Belong(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -127,7 +131,8 @@ class Found(msgspec.Struct, frozen=True, omit_defaults=True):
 class Heading(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was rehearsed: times in ms since 1970. `model` is "recorded", "none" or a hash; `models` are all of them.
 
-    `leads` says what brings each campaign about; it is empty where there are too many campaigns to follow.
+    `leads` says what brings each campaign about; it is empty where there are too many campaigns to follow. `values` has
+    the property that says what the goal of a campaign is worth.
     """
 
     playbook: str
@@ -144,6 +149,7 @@ class Heading(msgspec.Struct, frozen=True, omit_defaults=True):
     segments: tuple[str, ...] = ()
     workflows: tuple[str, ...] = ()
     leads: dict[str, Leads] = {}
+    values: dict[str, str] = {}
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):

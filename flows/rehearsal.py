@@ -102,7 +102,9 @@ def _heading(wish: Wish, rules: Rules, plan: Plan) -> Heading:
         currency=rules.shop.currency, model="recorded" if plan.recorded_models is not None else plan.model or "none",
         models=tuple(sorted(plan.models)), reactions="recorded" if plan.as_recorded else "assumed", warm=not plan.cold,
         campaigns=tuple(sorted(rules.campaigns)), segments=tuple(one.name for one in rules.playbook.segments),
-        workflows=tuple(one.name for one in rules.playbook.workflows), leads=leads_of(rules))
+        workflows=tuple(one.name for one in rules.playbook.workflows), leads=leads_of(rules),
+        values={one.name: one.goal.value for one in rules.playbook.campaigns
+                if one.goal is not None and one.goal.value})
 
 
 # -- performing ----------------------------------------------------------------------------------------------------

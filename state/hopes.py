@@ -9,6 +9,7 @@ one order is not counted twice, and people who are held out can be compared with
 
 from collections.abc import Sequence
 
+from domain.campaign import AMOUNTS
 from domain.event import Event
 from domain.outcome import Outcome
 from domain.product import Prices, WrongField, amount
@@ -19,9 +20,6 @@ from state.rules import CampaignRule
 
 NAME = "hopes"
 HOPE_TIMER = "hope:"
-
-AMOUNTS = frozenset(("revenue", "total", "value", "subtotal", "price", "shipping", "tax", "discount"))
-"""Properties that are amounts of money: their value is in minor units of the shop's currency (0 without a rate)."""
 
 
 def begin(person: Person, rule: CampaignRule, action_id: str, at: int, variant: str, propensity: float) -> None:
@@ -88,7 +86,7 @@ def _outcome(person: Person, hope: Hope, label: bool, value: float, context: Con
 
 
 def _worth(event: Event, rule: CampaignRule, context: Context) -> float:
-    """What the event's property says it is worth; 0 when it says nothing that can be counted."""
+    """What the event's property says it is worth; 0 when it says nothing that can be counted, or there is no rate."""
     name = rule.goal.value if rule.goal is not None else ""
     if not name:
         return 0.0

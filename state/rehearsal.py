@@ -48,7 +48,7 @@ class _Campaign:
         self.per_day: dict[str, Counter[str]] = defaultdict(Counter)
         self.armed: Counter[str] = Counter()
         self.holds: dict[str, Counter[str]] = defaultdict(Counter)
-        self.goals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.goals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         self.variants: Counter[str] = Counter()
         self.lost_to: Counter[str] = Counter()
         self.taken_back = self.closed = self.clicked = 0
@@ -180,6 +180,9 @@ class Books:
         for person in everybody.values():
             for run in person.runs.values():
                 self._workflows[run.workflow]["inside"] += 1
+            for hope in person.hopes:
+                if hope.at in self._period:
+                    self._campaigns[hope.campaign].goals[hope.variant][3] += 1
         told = Counter(min(things.total(), 10) for things in self._things.values())
         also: dict[str, Counter[str]] = defaultdict(Counter)
         for things in self._things.values():

@@ -438,6 +438,34 @@ def test_the_text_says_the_top_facts_first(shop: Live) -> None:
     assert not any("leaving" in line for line in narrow[4:5])
 
 
+GOAL = """
+format = "bar"
+trigger = {{ event = "Product Added" }}
+goal = {{ within = "1h", value = "{value}" }}
+limits = {{ per_session = 2 }}
+[content.default]
+title = "Good choice"
+"""
+
+
+@pytest.mark.parametrize(("value", "currency", "worth"), [
+    ("total", "EUR", "20.50 EUR"), ("total", "JPY", "21 JPY"), ("points", "EUR", "3.5 (points)")])
+def test_what_a_goal_was_worth_and_how_many_are_still_open(
+        tmp_path: Path, value: str, currency: str, worth: str) -> None:
+    where = folder(tmp_path / "shop", **{"shop.toml": SHOP.replace("EUR", currency),
+                                         "campaigns/added.toml": GOAL.format(value=value)})
+    live = Live(tmp_path / "data", compile_rules(read(where)), 1)
+    for who in ("ann", "bob"):
+        live.happens(who, "Product Added", properties={"product_id": "cup", "price": 5, "quantity": 1})
+    live.now += 60_000
+    live.happens("ann", "Order Completed", properties={"order_id": "o1", "total": 20.5, "points": 3.5})
+    live.now += 3_700_000
+    live.happens("cid", "Product Added", properties={"product_id": "cup", "price": 5, "quantity": 1})
+    live.rests()
+    page = text(rehearse(live.settings, Wish(str(where), processes=1)), "added")
+    assert f"reached 1 of 3 times (33 %), worth {worth}, still open once at the end" in page
+
+
 def lines_of(page: str, begin: str) -> list[str]:
     """The lines of one block of the report, without their alignment."""
     lines = page.splitlines()

@@ -144,7 +144,8 @@ def _short(report: Report) -> Iterator[str]:
     if silent:
         yield f"  {silent} of {len(report.about.campaigns)} campaigns are told to nobody (below, and why)"
     if found.decided_live:
-        yield (f"  Live, in the same time, {found.live_reached:,} people were told something, "
+        were = "was" if found.live_reached == 1 else "were"
+        yield (f"  Live, in the same time, {_people(found.live_reached)} {were} told something, "
                f"{_so_often(found.live_things)} (decided; the table below says how much of it was seen)")
     else:
         yield "  Of what was decided live in this time nothing is recorded (any more): there is nothing to compare with"

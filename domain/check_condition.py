@@ -5,7 +5,20 @@ from typing import Any
 
 import msgspec
 
-from domain.condition import MOST_REMEMBERED, Condition, Did, Filter, Funnel, Has, Holds, Rfm, Sequence, Sum, WasSaid
+from domain.condition import (
+    MOST_REMEMBERED,
+    MOST_SHOWN,
+    Condition,
+    Did,
+    Filter,
+    Funnel,
+    Has,
+    Holds,
+    Rfm,
+    Sequence,
+    Sum,
+    WasSaid,
+)
 from domain.contradiction import contradiction
 from domain.duration import parse
 from domain.event_names import offered
@@ -186,6 +199,9 @@ def _impossible(path: Path, part: Any, known: Known) -> Found:
             yield (*path, "sum"), "needs at_least or below"
         if remembered and part.event in ("Identified", "Grouped", "Aliased") and part.where:
             yield (*path, "where"), "this event has no properties; its traits are asked for with `has.trait`"
+    if isinstance(part, WasSaid) and part.within is not None and part.at_least > MOST_SHOWN:
+        yield (*path, "at_least"), (f"the newest {MOST_SHOWN} times are remembered: more cannot be counted within a "
+                                    "time")
     if isinstance(part, Filter) and part.known is False and part != Filter(known=False):
         yield path, "can never hold: what is not known has no value"
     if isinstance(part, Rfm):

@@ -223,8 +223,8 @@ def _wrong(text: str, value: Any, allowed: Any, path: Path) -> str:
         words_of = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
         return (f"should be {_KINDS.get(bound[1], bound[1])} of {words_of[bound[2]]} {float(bound[3]):g}, "
                 f"is {_quoted(value)}")
-    if length := re.match(r"Expected `(\w+)` of length (>=|<=) (\d+)", text):
-        least = "at least" if length[2] == ">=" else "at most"
+    if length := re.match(r"Expected `(\w+)` of length (>=|<=|)\s*(\d+)", text):
+        least = {">=": "at least", "<=": "at most"}.get(length[2], "exactly")
         one = "character" if length[1] == "str" else "entry"
         many = "characters" if length[1] == "str" else "entries"
         return f"should have {least} {length[3]} {one if length[3] == '1' else many}"

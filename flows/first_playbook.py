@@ -11,6 +11,7 @@ from connectors import mistakes_file
 from connectors.playbook_folder import read
 from connectors.settings import secret_of
 from domain.mistakes import Mistakes
+from domain.playbook import Playbook
 from domain.problem import PlaybookError, Problem
 from domain.settings import Settings
 from state.rules import Rules, compile_rules
@@ -39,11 +40,10 @@ def begin(settings: Settings) -> None:
     except StoreError:  # another worker is just making it; or who opens it to write says what is wrong with it
         return
     try:
-        wrong = unusable(compile_rules(read(settings.playbook)), secret_of(settings).encode())
+        ready(read(settings.playbook), secret_of(settings).encode())
+        return
     except PlaybookError as broken:
         wrong = broken.problems
-    if not wrong:
-        return
     path, now = mistakes_file.path_of(settings.data), time.time_ns() // 1_000_000
     before = mistakes_file.read(path)
     with suppress(OSError):  # they are said all the same
@@ -51,14 +51,18 @@ def begin(settings: Settings) -> None:
     raise PlaybookError(wrong)
 
 
-def unusable(rules: Rules, secret: bytes) -> tuple[Problem, ...]:
-    """Why a playbook that is whole cannot be used here."""
+def ready(playbook: Playbook, secret: bytes) -> Rules:
+    """The rules of a playbook without mistakes. PlaybookError when it cannot be used here all the same."""
+    try:
+        rules = compile_rules(playbook)
+    except ValueError as wrong:  # a mistake that no check knows: it stops nothing either
+        raise PlaybookError([Problem("the playbook", 0, "", str(wrong))]) from wrong
     made_up = [name for name, rule in rules.pools.items() if not rule.pool.codes]
-    if not made_up or secret:
-        return ()
-    return (Problem(
-        f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
-        f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt"),)
+    if made_up and not secret:
+        raise PlaybookError([Problem(
+            f"coupons/{made_up[0]}.toml", 0, "", "its codes are made from the shop's secret, and there is none: "
+            f"set ATTIMO_SECRET, the same as for the edge, or list the codes in codes/{made_up[0]}.txt")])
+    return rules
 
 
 def _was_live(settings: Settings) -> bool:

@@ -25,9 +25,9 @@ from domain.mistakes import Mistakes
 from domain.playbook import Playbook, succeed
 from domain.problem import PlaybookError, Problem
 from domain.settings import Settings
-from flows.first_playbook import unusable
+from flows.first_playbook import ready
 from flows.warm_up import WarmUp, again
-from state.rules import Rules, compile_rules, rules_from
+from state.rules import Rules, rules_from
 from state.shard import Shard
 from state.store import Store
 from state.sweep import short_of
@@ -102,10 +102,12 @@ class LivePlaybook:
                 playbook = succeed(playbooks.decode(source), playbook)
             except msgspec.ValidationError:  # said already, by `_kept`
                 pass
-        rules = compile_rules(playbook)
-        self._unusable = unusable(rules, self._secret)
-        if self._unusable:
-            raise PlaybookError(self._unusable)
+        try:
+            rules = ready(playbook, self._secret)
+        except PlaybookError as wrong:
+            self._unusable = wrong.problems
+            raise
+        self._unusable = ()
         return rules
 
     def _keep(self, rules: Rules) -> None:

@@ -163,6 +163,8 @@ def test_the_good_one_is_good() -> None:
     (P, "percent = 10\nnot_with = ['x']", "not_with: names itself"),
     (P, "percent = 10\nvalid_for = '5s'", "valid_for: should be at least 60s"),
     # the shop
+    ("shop.toml", SHOP + "recency = ['30d', '60d', '90d']",
+     "rfm.recency: should have exactly 4 entries"),
     ("shop.toml", SHOP + "recency = ['30d', '30d', '60d', '90d']",
      "rfm.recency: each should be more than the one before"),
     ("shop.toml", SHOP.replace("buying", "looking"), 'funnel[2].name: there is a stage "looking" already'),

@@ -19,7 +19,7 @@ from domain.problem import PlaybookError
 from domain.record import Outgoing
 from domain.settings import Settings
 from domain.streams import PUBLIC
-from flows import live_playbook, warm_up
+from flows import first_playbook, live_playbook, warm_up
 from flows.live_playbook import LivePlaybook
 from flows.onsite import STEPS
 from state import codec
@@ -218,7 +218,7 @@ def test_a_big_playbook_is_read_beside_the_batches(tmp_path: Path, monkeypatch: 
         assert goes_on.wait(30)
         return compile_rules(playbook)
 
-    monkeypatch.setattr(live_playbook, "compile_rules", slowly)
+    monkeypatch.setattr(first_playbook, "compile_rules", slowly)
     place.counts("mugs")
     for _ in range(1_000):
         worker.looks()
@@ -338,6 +338,29 @@ def test_what_cannot_be_used_here_is_told_until_it_can(tmp_path: Path) -> None:
         worker.looks()
     assert place.mistakes() == told, "it is as unusable as before"
     (place.shop / "coupons" / "ten.toml").unlink()
+    for _ in range(2):
+        worker.looks()
+    assert place.mistakes() is None
+
+
+def test_a_mistake_that_no_check_knows_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(playbook: Playbook) -> Rules:
+        if len(playbook.segments) > 1:
+            raise ValueError("51 are more than are remembered")
+        return compile_rules(playbook)
+
+    monkeypatch.setattr(first_playbook, "compile_rules", compiled)
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    place.counts("cups", "mugs")
+    for _ in range(4):
+        worker.looks()
+    told = place.mistakes()
+    assert told is not None
+    assert "51 are more than are remembered" in str(told.problems[0])
+    assert set(worker.playbook.rules.segment) == {"cups"}
+    place.counts("cups")
     for _ in range(2):
         worker.looks()
     assert place.mistakes() is None

@@ -122,6 +122,8 @@ S, C, W = "segments/b.toml", "campaigns/c.toml", "[when]\n"
     (S, W + "did = { event = 'Quiz Finished' }", 'shop.toml names it: events = ["Quiz Finished"]'),
     (S, W + "did = { event = 'Page Viewed', at_least = 300, within = '7d' }",
      "when.did.at_least: the newest 100 times are remembered"),
+    (S, W + "was_said = { campaign = 'c', at_least = 51, within = '7d' }",
+     "segments/b.toml, line 2, when.was_said.at_least: the newest 50 times are remembered"),
     (S, W + "cart = { older_than = '999999w' }", "when.cart.older_than: should be at most ten years"),
     (S, W + "has = { country = 'Canada' }", 'should be a two-letter code such as "CA"'),
     (S, W + "has = { device = 'phone' }", 'should be one of "desktop", "mobile", "tablet", is "phone"'),

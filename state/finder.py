@@ -33,7 +33,11 @@ Entry = tuple[int, Way]
 
 
 class _Node:
-    """`always` are found by everybody who comes here; the others have a way to read and a way on (`leads`: if any)."""
+    """`always` are found by everybody who comes here; the others have a way to read and a way on (`leads`: if any).
+
+    Of `steps` it stands beside the floors what is found below the first of them, the first two and so on, and where
+    it goes on from there.
+    """
 
     __slots__ = ("always", "leads", "many", "one", "parts", "steps")
 
@@ -43,7 +47,7 @@ class _Node:
         self.one: tuple[tuple[Read, dict[Any, _Node]], ...] = ()
         self.many: tuple[tuple[Read, dict[Any, _Node]], ...] = ()
         self.parts: tuple[tuple[Read, dict[Any, _Node]], ...] = ()
-        self.steps: tuple[tuple[Read, list[float], list[_Node]], ...] = ()
+        self.steps: tuple[tuple[Read, list[float], list[tuple[int, ...]], list[tuple[_Node, ...]]], ...] = ()
 
 
 class Finder:
@@ -102,13 +106,12 @@ class Finder:
                             found += then.always
                             if then.leads:
                                 todo.append(then)
-            for read, floors, nodes in node.steps:
+            for read, floors, below, onward in node.steps:
                 have = read(person, facts)
                 if have is not None:
-                    for then in nodes[:bisect_right(floors, have)]:
-                        found += then.always
-                        if then.leads:
-                            todo.append(then)
+                    at = bisect_right(floors, have)
+                    found += below[at]
+                    todo += onward[at]
         if len(found) < 2:
             return found
         if self._twice:
@@ -166,7 +169,7 @@ def _filed(entries: list[Entry], depth: int, few: int) -> _Node:
         rest = tuple(access for access in way if access is not best)
         chosen.setdefault((best.kind, best.about), []).append((best, (number, rest)))
     tables: dict[str, list[tuple[Read, dict[Any, _Node]]]] = {"one": [], "many": [], "part": []}
-    steps: list[tuple[Read, list[float], list[_Node]]] = []
+    steps: list[tuple[Read, list[float], list[tuple[int, ...]], list[tuple[_Node, ...]]]] = []
     for (kind, _), filed in chosen.items():
         if len(filed) <= few // 2:
             always.update(number for _, (number, _) in filed)
@@ -193,7 +196,8 @@ def _table(filed: list[tuple[Access, Entry]], depth: int, few: int) -> tuple[Rea
     return filed[0][0].read, {value: _filed(entries, depth + 1, few) for value, entries in values.items()}
 
 
-def _steps(filed: list[tuple[Access, Entry]], depth: int, few: int) -> tuple[Read, list[float], list[_Node]]:
+def _steps(filed: list[tuple[Access, Entry]], depth: int, few: int) -> tuple[
+        Read, list[float], list[tuple[int, ...]], list[tuple[_Node, ...]]]:
     """Branches by rising numbers; a condition stands in the last one that it surely needs."""
     filed.sort(key=lambda one: one[0].least)
     wanted = sorted({access.least for access, _ in filed})
@@ -203,4 +207,10 @@ def _steps(filed: list[tuple[Access, Entry]], depth: int, few: int) -> tuple[Rea
     for access, (number, rest) in filed:
         at = bisect_right(floors, access.least) - 1
         branches[at].append((number, rest if access.least == floors[at] and size == 1 else (*rest, access)))
-    return filed[0][0].read, floors, [_filed(entries, depth + 1, few) for entries in branches]
+    below: list[tuple[int, ...]] = [()]
+    onward: list[tuple[_Node, ...]] = [()]
+    for entries in branches:
+        then = _filed(entries, depth + 1, few)
+        below.append((*below[-1], *then.always))
+        onward.append((*onward[-1], then) if then.leads else onward[-1])
+    return filed[0][0].read, floors, below, onward

@@ -16,15 +16,11 @@ def stream_of(effect: Effect) -> str:
     >>> stream_of(letter.Letter(kind="claim", sender="u:a", to="a:x", seq=1))
     'letters'
     """
-    if isinstance(effect, letter.Letter):
-        return LETTERS
-    if isinstance(effect, outcome.Outcome):
-        return OUTCOMES
-    if isinstance(effect, reject.Reject):
-        return REJECTS
-    if isinstance(effect, message.Message):
-        return MESSAGES
-    return ACTIONS
+    return _STREAMS.get(type(effect), ACTIONS)
+
+
+_STREAMS: dict[type, str] = {letter.Letter: LETTERS, outcome.Outcome: OUTCOMES, reject.Reject: REJECTS,
+                             message.Message: MESSAGES}
 
 
 def kind_of(effect: Effect) -> tuple[str, str]:
@@ -33,11 +29,19 @@ def kind_of(effect: Effect) -> tuple[str, str]:
     >>> kind_of(letter.Letter(kind="claim", sender="u:a", to="a:x", seq=1))
     ('letter', '')
     """
+    kind = type(effect)
+    plain = _KINDS.get(kind)
+    if plain is not None:
+        return plain
     if isinstance(effect, action.Hold):
         return "hold", effect.because.reason
     if isinstance(effect, reject.Reject):
         return "reject", effect.kind
-    return type(effect).__name__.lower(), ""
+    plain = _KINDS[kind] = kind.__name__.lower(), ""
+    return plain
+
+
+_KINDS: dict[type, tuple[str, str]] = {}
 
 
 class Row(NamedTuple):

@@ -167,7 +167,9 @@ def text_id(value: Id) -> str | None:
     >>> text_id(42), text_id(""), text_id("ann")
     ('42', None, 'ann')
     """
-    return None if value is None or value == "" else str(value)
+    if type(value) is str:
+        return value or None
+    return None if value is None else str(value)
 
 
 def milliseconds(moment: datetime) -> int:

@@ -20,6 +20,7 @@ from connectors.publisher import Publisher
 from connectors.settings import secret_of
 from connectors.wal import Keeper
 from domain import model as models
+from domain.effect import Row
 from domain.failpoint import failpoint
 from domain.model import Model
 from domain.record import Record
@@ -328,7 +329,7 @@ class Worker:
         metrics.COMMIT.observe(time.perf_counter() - begun)
         failpoint("onsite:after_commit")
         if batch.rows:
-            self.publisher.send([row._replace(seq=seq) for row in batch.rows])
+            self.publisher.send([Row(seq, *row[1:]) for row in batch.rows])
         failpoint("onsite:after_publish")
         if self._sweeping:
             failpoint("onsite:sweeping")

@@ -239,8 +239,15 @@ def _enter(person: Person, event: Happening, context: Context, effects: list[Eff
     if isinstance(event, Due) and event.kind == "playbook":
         return
     if not isinstance(event, (Due, Letter)) and not context.late:
-        for entry in flows.on_event.get(event.name, ()):
-            _begin(person, event, context, effects, entry, begun)
+        entering = flows.on_event.get(event.name)
+        if entering is not None:
+            entries = entering.entries
+            for n in entering.find(event, person, known(person)):
+                _begin(person, event, context, effects, entries[n], begun)
+                if begun:  # what its first steps have changed may make more of them hold
+                    for entry in entries[n + 1:]:
+                        _begin(person, event, context, effects, entry, begun)
+                    break
     for move in context.moves:  # it grows while steps tag people
         for entry in (flows.on_segment if move.entered else flows.on_left).get(move.segment, ()):
             _begin(person, event, context, effects, entry, begun)

@@ -22,11 +22,13 @@ from state.properties import matcher
 class OccasionRule:
     """An occasion made ready. `need` is what brings it about, in the words of `state/changes.py`."""
 
-    __slots__ = ("_explain", "_holds", "_matches", "event", "left", "need", "refers", "segment", "words")
+    __slots__ = ("_explain", "_holds", "_matches", "event", "left", "need", "properties", "refers", "segment", "when",
+                 "words")
 
     def __init__(self, occasion: Occasion, shop: Shop) -> None:
         when = compile_condition(occasion.when, shop)
         self._holds, self._explain = when.holds, when.explain
+        self.when, self.properties = occasion.when, occasion.properties
         self._matches = matcher(occasion.properties)
         self.event = occasion.event or ""
         self.left = occasion.segment is None

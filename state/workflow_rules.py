@@ -16,8 +16,10 @@ from domain.playbook import Playbook
 from domain.shop import Shop
 from domain.workflow import Step, Workflow, version_of
 from state.conditions import Compiled, compile_condition
+from state.finder import EventFinder
 from state.occasions import OccasionRule
 from state.properties import matcher
+from state.ways import ways
 
 END = -1
 """Where the last step leads to."""
@@ -96,6 +98,17 @@ class Entry(NamedTuple):
     occasion: OccasionRule
 
 
+class Entering:
+    """The entries that one event may be the occasion of, in order; `find` gives the places of those that it may be."""
+
+    __slots__ = ("entries", "find")
+
+    def __init__(self, entries: tuple[Entry, ...], shop: Shop) -> None:
+        self.entries = entries
+        self.find = EventFinder((n, one.occasion.properties, ways(one.occasion.when, shop))
+                                for n, one in enumerate(entries)).find
+
+
 class Workflows:
     """All workflows of a playbook. `on_event`, `on_segment` and `on_left` are what makes people enter the live ones."""
 
@@ -112,7 +125,8 @@ class Workflows:
             self.newest[rule.name] = rule
         entries = [Entry(rule, OccasionRule(occasion, shop)) for _, rule in sorted(self.live.items())
                    for occasion in rule.workflow.occasions]
-        self.on_event = _grouped((one.occasion.event, one) for one in entries if one.occasion.event)
+        self.on_event = {event: Entering(some, shop) for event, some in _grouped(
+            (one.occasion.event, one) for one in entries if one.occasion.event).items()}
         moves = [one for one in entries if not one.occasion.event]
         self.on_segment = _grouped((one.occasion.segment, one) for one in moves if not one.occasion.left)
         self.on_left = _grouped((one.occasion.segment, one) for one in moves if one.occasion.left)

@@ -40,6 +40,15 @@ def visitor(*steps: dict[str, Any], segments: Any = None, campaigns: Any = None,
 # -- entering --------------------------------------------------------------------------------------------------
 
 
+def test_of_two_workflows_on_one_event_the_second_knows_what_the_first_has_done() -> None:
+    vip = {"event": "Cart Viewed", "when": {"in_segment": "vip"}}
+    ann = Visitor(playbook(segments={"vip": {"static": True}}, campaigns=OFFER, workflows={
+        "a": flow({"tag": "vip"}, {"wait": "1h"}), "b": flow({"wait": "1h"}, enters=vip),
+        "c": flow({"wait": "1h"}, enters={"event": "Cart Viewed", "when": {"has": {"country": "CA"}}})}))
+    ann.does(0, "Cart Viewed")
+    assert sorted(run.workflow for run in ann.person.runs.values()) == ["a", "b"]
+
+
 def test_an_event_with_its_properties_makes_people_enter() -> None:
     ann = visitor({"wait": "1h"}, enters={"event": "Product Viewed", "properties": {"category": "mugs"}})
     ann.does(0, "Product Viewed", product_id="p", category="cups")

@@ -281,7 +281,8 @@ def campaigns() -> dict[str, dict[str, Any]]:
         found[f"word-{n:02d}"] = _campaign(n, {"workflow": True}, {"session": {"pages_at_least": 2}})
     for n in range(1, 20):
         device = "desktop" if 6 <= n <= 8 else "tablet"  # as the segments have it
-        found[f"event-{n:02d}"] = _campaign(n, {"event": events[n % len(events)]}, {
+        event = "Products Searched" if n == 19 else events[n % len(events)]  # s19 has nobody who just added something
+        found[f"event-{n:02d}"] = _campaign(n, {"event": event}, {
             "in_segment": f"s{n:02d}", "has": {"country": countries[n % 7], "device": device}})
     for n in range(1, 31):
         country = "CA" if n == 27 else countries[n % 7]  # likewise
@@ -298,12 +299,16 @@ def campaigns() -> dict[str, dict[str, Any]]:
 
 
 def workflows() -> dict[str, dict[str, Any]]:
-    """Half of them begin with an event, half with a segment; they wait, look, say something, and end with an order."""
+    """Half of them begin with an event, half with a segment; they wait, look, say something, and end with an order (or,
+    where they begin with one, when it is given back).
+    """
     events = ("Product Added", "Order Completed", "Products Searched", "Exit Intent", "Product Viewed")
+    begins = {n: events[n // 2 % 5] for n in range(1, 20, 2)}
     return {f"workflow-{n:02d}": {
-        "enters": {**({"event": events[n // 2 % 5]} if n % 2 else {"segment": f"s{n + 1:02d}"}), "when": {
+        "enters": {**({"event": begins[n]} if n in begins else {"segment": f"s{n + 1:02d}"}), "when": {
             "has": {"country": ("IT", "DE", "FR", "US")[n % 4]}}},
-        "again": "after", "again_after": "7d", "leaves": {"did": {"event": "Order Completed", "within": "1h"}},
+        "again": "after", "again_after": "7d", "leaves": {"did": {
+            "event": "Order Refunded" if begins.get(n) == "Order Completed" else "Order Completed", "within": "1h"}},
         "steps": [
             {"wait_for": {"event": "Product Added", "within": "10m", "otherwise": "look"}},
             {"wait": "1m"},

@@ -6,7 +6,7 @@ from domain.amounts import some
 from domain.campaign import OFF_SITE, Campaign, Limits
 from domain.check_condition import condition, duration, never_comes
 from domain.check_words import content
-from domain.condition import EVERYONE, Condition
+from domain.condition import EVERYONE, Condition, InSession
 from domain.contradiction import contradiction
 from domain.duration import UNITS
 from domain.event_names import meant, offered
@@ -46,13 +46,17 @@ def _audience(one: Campaign, known: Known) -> Found:
         if one.unless == EVERYONE:
             mistakes.append((("unless",), "says nothing: nobody would be left"))
         mistakes += [(("unless", *path), text) for path, text in condition(one.unless, known)]
-        if not mistakes and (why := contradiction(Condition(all=(one.when,), not_=one.unless), known.conditions,
+        asked = (one.when, *([Condition(session=InSession(seconds_at_least=one.trigger.seconds_on_site))]
+                             if one.trigger.seconds_on_site is not None else []))
+        if not mistakes and (why := contradiction(Condition(all=asked, not_=one.unless), known.conditions,
                                                   known.stages)):
             mistakes.append((("unless",), f"leaves nobody: {why}"))
     yield from mistakes
     if not mistakes and one.trigger.delay is None:
-        occasion = Occasion(segment=one.trigger.segment, left_segment=one.trigger.left_segment, when=one.when)
-        if (occasion.segment or occasion.left_segment) and (why := never_comes(occasion, known)):
+        moment = one.trigger
+        when = one.when if one.unless is None else Condition(all=(one.when,), not_=one.unless)
+        occasion = Occasion(moment.event, moment.properties, moment.segment, moment.left_segment, when)
+        if (occasion.event or occasion.segment or occasion.left_segment) and (why := never_comes(occasion, known)):
             yield ("when",), f"can never hold on this occasion: {why}"
 
 

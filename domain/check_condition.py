@@ -50,6 +50,8 @@ def never_comes(moment: Occasion, known: Known, leaves: Condition | None = None)
     With `leaves`, for anybody who does not leave at once.
     """
     parts = [moment.when]
+    if moment.event is not None:  # what happened longer ago than this is no occasion
+        parts.append(Condition(did=Did(moment.event, where=moment.properties, within=known.shop.late_after)))
     if moment.segment is not None:
         parts.append(Condition(in_segment=moment.segment))
     if moment.left_segment is not None:

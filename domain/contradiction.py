@@ -16,6 +16,7 @@ import msgspec
 from domain.amounts import some, times
 from domain.condition import BANDS, Condition, Did
 from domain.duration import parse, say
+from domain.excluded import excluded
 from domain.known import is_cell, several
 from domain.rfm_groups import CELLS
 from domain.segment import Segment
@@ -40,7 +41,8 @@ class Bound(NamedTuple):
 
 def contradiction(condition: Condition, segments: Mapping[str, Segment], stages: tuple[str, ...]) -> str:
     """Why a condition can never hold, in words; empty when nothing speaks against it."""
-    return _never(list(_bounds(condition, segments, stages, 0)), _ways(condition), segments, stages, 0)
+    return _never(list(_bounds(condition, segments, stages, 0)), _ways(condition), segments, stages, 0) or (
+        "all that is ruled out is asked for" if excluded(condition, segments) else "")
 
 
 def _never(bounds: list[Bound], ways: list[tuple[Condition, ...]], segments: Mapping[str, Segment],
@@ -114,6 +116,11 @@ def _bounds(condition: Condition, segments: Mapping[str, Segment], stages: tuple
     for did in _list(condition.did_not):
         if did.last_before is None and did.first_within is None and did.sum is None:
             yield Bound(_key(did), f'"{did.event}" was not done{_often(did)}', high=did.at_least, did=did)
+    if condition.sequence is not None:
+        steps = [Did(step) if isinstance(step, str) else step for step in condition.sequence.steps]
+        for step in steps[:-1]:
+            yield from _did(step)
+        yield from _did(msgspec.structs.replace(steps[-1], within=condition.sequence.last_within))
     yield from _about(condition)
     yield from _cart(condition)
     yield from _orders(condition)
@@ -181,7 +188,9 @@ def _span(text: str) -> float:
 
 def _did(did: Did) -> Iterator[Bound]:
     yield Bound(_key(did), f'"{did.event}" was done{_often(did)}', low=did.at_least, did=did)
-    age = f"age of {did.event} {msgspec.json.encode(did.where).decode()}"
+    age = f"age of {did.event} {msgspec.json.encode((did.where, did.before)).decode()}"
+    if (newly := _ms(did.first_within)) is not None:
+        yield Bound(age, f'the first "{did.event}" is less than {_say(did.first_within or "")} ago', high=newly)
     if (within := _ms(did.within)) is not None:
         yield Bound(age, f'the last "{did.event}" is less than {_say(did.within or "")} ago', high=within)
     if (before := _ms(did.last_before)) is not None:
@@ -199,6 +208,9 @@ def _about(condition: Condition) -> Iterator[Bound]:
                 yield Bound(field, f"the {field} is {' or '.join(names)}", among=frozenset(names))
         if has.visits_at_least is not None:
             yield Bound("visits", f"they were here at least {times(has.visits_at_least)}", low=has.visits_at_least)
+        if (newly := _ms(has.first_seen_within)) is not None:
+            yield Bound("last seen", f"they were first seen less than {_say(has.first_seen_within or '')} ago",
+                        high=newly)
         if (before := _ms(has.last_seen_before)) is not None:
             yield Bound("last seen", f"they were last seen at least {_say(has.last_seen_before or '')} ago", low=before)
         if has.known is not None:
@@ -282,7 +294,8 @@ def _orders(condition: Condition) -> Iterator[Bound]:
     if orders.count_is is not None:
         exactly = orders.count_is
         yield Bound("orders", f"they have exactly {some(exactly, 'order')}", exactly, exactly + 1)
-    if orders.contains_product is not None or orders.contains_category is not None:
+    if any(getattr(orders, field) is not None for field in (
+            "contains_product", "contains_category", "last_within", "last_before")) or (orders.value_at_least or 0) > 0:
         yield Bound("orders", "they have ordered", low=1)
     if orders.value_at_least is not None:
         yield Bound("order value", f"their orders are worth at least {orders.value_at_least:g}",

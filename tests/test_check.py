@@ -242,6 +242,26 @@ def test_each_mistake_is_said(file: str, text: str, said: str) -> None:
      "was not done in the last 30 days"),
     (S, "[when]\ndid = { event = 'Product Added', where = { a = 1 }, within = '7d' }\n"
         "not = { did = { event = 'Product Added' } }", "can never hold: "),
+    (S, "[when]\norders = { count_is = 0, last_within = '7d' }", "can never hold: they have ordered, and"),
+    (S, "[when]\nhas = { first_seen_within = '1d', last_seen_before = '1d' }", "they were first seen less than"),
+    (S, "[when]\ndid = { event = 'Product Added', first_within = '1d', last_before = '2d' }",
+     "can never hold: the last"),
+    (S, "[when]\nsequence = { steps = ['Page Viewed', 'Product Added'] }\ndid_not = { event = 'Product Added' }",
+     'can never hold: "Product Added" was done, and'),
+    (S, "[when]\nhas = { country = 'CA' }\nnot = { has = { country = ['CA', 'US'] } }",
+     "line 1, when: can never hold: all that is ruled out is asked for"),
+    (S, "[when]\nin_segment = 'engaged'\nnot = { session = { pages_at_least = 2 } }", "all that is ruled out is asked"),
+    (C, BAR.replace("[content", "unless = { has = { known = true } }\n"
+                    "when = { has = { known = true, device = 'mobile' } }\n[content"),
+     "unless: leaves nobody: all that is ruled out is asked for"),
+    (C, BAR.replace("trigger = { event = \"Product Added\" }", "trigger = { seconds_on_site = 60 }\n"
+                    "unless = { session = { seconds_at_least = 30 } }"), "unless: leaves nobody"),
+    (C, BAR.replace("[content", "when = { did_not = { event = 'Product Added' } }\n[content"),
+     'when: can never hold on this occasion: "Product Added" was done in the last 30 minutes, and "Product Added" was'),
+    (S, "static = true\n[[enter_on]]\nevent = 'Product Added'\nwhen = { did_not = { event = 'Product Added' } }",
+     "line 4, enter_on[1].when: can never hold on this occasion"),
+    (F, FLOW + "leaves = { did = { event = 'Product Added', within = '1h' } }\n[[steps]]\nwait = '1d'",
+     "line 1, enters: lets nobody in, because `leaves` holds for all of them already"),
     (F, FLOW + "[[steps]]\nbranch = [\n  { when = { cart = { empty = true } }, go = 'e' },\n"
         "  { when = { cart = { empty = true }, has = { known = true } }, go = 'e' },\n]\n[[steps]]\n"
         "id = 'e'\nexit = true",

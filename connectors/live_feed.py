@@ -77,7 +77,7 @@ def _action(record: Record) -> dict[str, Any]:
     if isinstance(found, action.Send | action.Arm):
         shown["format"], shown["title"] = found.format, found.content.title
     elif isinstance(found, action.Progress):
-        shown["detail"] = f"{found.what} {found.step}".strip()
+        shown["detail"] = found.words
     elif isinstance(found, action.CouponNews):
         shown["detail"] = found.what
     return {"kind": kind, "what": action.subject(found), **shown}

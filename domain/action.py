@@ -123,6 +123,11 @@ class Progress(Base, frozen=True, kw_only=True, omit_defaults=True, tag="progres
     run: str = ""
     goal: str = ""
 
+    @property
+    def words(self) -> str:
+        """What came about, and where: `step ask`, or `goal back_again`."""
+        return f"{self.what} {self.goal or self.step}".rstrip()
+
 
 class CouponNews(Base, frozen=True, kw_only=True, omit_defaults=True, tag="coupon"):
     """What became of a coupon: `what` is reserved, redeemed, expired, released."""

@@ -43,7 +43,7 @@ def _words(note: Note, rules: Rules, campaign: str) -> Iterator[str]:
     elif isinstance(effect, Move):
         yield f"{'':4}{'entered' if effect.entered else 'left':<8}{effect.segment}"
     elif isinstance(effect, Progress):
-        yield f"{'':4}workflow {effect.workflow}: {effect.what} {effect.step}".rstrip()
+        yield f"{'':4}workflow {effect.workflow}: {effect.words}"
     elif isinstance(effect, CouponNews):
         yield f"{'':4}coupon of {effect.pool}: {effect.what}"
     elif isinstance(effect, Send | Arm | Hold | Disarm | Message) and campaign in ("", effect.campaign):

@@ -118,7 +118,7 @@ class Books:
             if not isinstance(effect, Disarm) or effect.because.reason != "shown":
                 self._campaigns[effect.campaign].taken_back += 1
         elif isinstance(effect, Progress):
-            what = f"{effect.what} {effect.step}" if effect.what in ("step", "goal") else effect.what
+            what = effect.words if effect.what in ("step", "goal") else effect.what
             self._workflows[effect.workflow][what] += 1
         elif isinstance(effect, CouponNews):
             self._coupons[effect.pool][effect.what] += 1

@@ -466,6 +466,18 @@ def test_what_a_goal_was_worth_and_how_many_are_still_open(
     assert f"reached 1 of 3 times (33 %), worth {worth}, still open once at the end" in page
 
 
+def test_goals_of_a_workflow_are_told_by_their_names(tmp_path: Path) -> None:
+    where = folder(tmp_path / "shop", **{
+        "workflows/wake.toml": 'enters = { event = "Product Added" }\n[[steps]]\ngoal = "woke_up"\n'
+                               '[[steps]]\nsend = "nudge"\n[[steps]]\ntag = "woken"\n'})
+    live = Live(tmp_path / "data", compile_rules(read(where)), 1)
+    live.happens("ann", "Product Added", properties=CUP)
+    live.rests()
+    wish = Wish(str(where), processes=1)
+    assert "goal woke_up 1, step step_2 1" in text(rehearse(live.settings, wish))
+    assert "workflow wake: goal woke_up" in follow(live.settings, wish, "ann")
+
+
 def lines_of(page: str, begin: str) -> list[str]:
     """The lines of one block of the report, without their alignment."""
     lines = page.splitlines()

@@ -32,6 +32,9 @@ PARTS = ("title", "body", "button", "url", "image", "coupon", "discount")
 SAID = ("as", "by", *PARTS, "variant", "because")
 """First words of what can be said about a campaign."""
 
+TAKEN_FOR_GRANTED = ("Offer Shown", "Offer Held", "Message Delivered", "Message Held")
+"""Answers that no story gives: it assumes what becomes of what is said."""
+
 _FOUND = Iterator[tuple[str, str]]
 
 
@@ -115,7 +118,9 @@ def _is_zone(text: str) -> bool:
 
 
 def _does(row: Row, known: Known) -> _FOUND:
-    if row.which != LOGS_IN:
+    if row.which in TAKEN_FOR_GRANTED:
+        yield "which", "says nothing: what is shown counts as seen at once, what is written as delivered"
+    elif row.which != LOGS_IN:
         yield from (("which", text) for _, text in known.event_at((), row.which))
     for detail in row.details:
         yield "details", f'"{detail}" is no property: write name=value, with a comma between them'

@@ -65,7 +65,7 @@ class _Telling:
         self.problems: list[Problem] = []
         self.zero = _begin(scenario, rules)
         learned = Learned(_model(scenario))
-        self.reactions = Reactions(STEPS, assumed=True)
+        self.reactions = Reactions(STEPS, assumed=True, bounces=True)
         background = compile_rules(Playbook(rules.shop))
         self.household = Household(self.reactions, background, PARTITIONS, lambda partition, at: learned)
         self.learned = learned

@@ -57,13 +57,17 @@ class Note(NamedTuple):
 
 
 class Reactions:
-    """The steps for people who react. `notes` grow; `diary` notes every event too."""
+    """The steps for people who react. `notes` grow; `diary` notes every event too.
 
-    def __init__(self, steps: Sequence[Step], assumed: bool = True, diary: bool = False) -> None:
+    With `bounces` a message that was taken for delivered may come back (whoever tells a story says so).
+    """
+
+    def __init__(self, steps: Sequence[Step], assumed: bool = True, diary: bool = False, bounces: bool = False) -> None:
         self.steps: tuple[Step, ...] = (self._open, *map(self._watched, steps), self._close)
         self.passed_over = 0
         self._assumed = assumed
         self._diary = diary
+        self._settled = SHOWN | HELD - ({"Message Bounced"} if bounces else set())
         self.turn_to_others()
 
     def turn_to_others(self) -> None:
@@ -104,7 +108,7 @@ class Reactions:
             said = None
         if name in CLOSED:
             self._note(person, context, "closed", about=said)
-        if other or (self._assumed and (said is None or name in SHOWN or name in HELD)):
+        if other or (self._assumed and (said is None or name in self._settled)):
             self._event = None
             self.passed_over += 1
         elif said is not None and name in SHOWN:

@@ -93,6 +93,7 @@ def test_a_row_stands_for_one_happening(rules: Rules) -> None:
     ("| 0s | | does | Page Viewed | url /shop/ |", 'details: "url /shop/" is no property: write name=value'),
     ("| 0s | | does | Message Opened | campaign=cart_male |",
      'there is no campaign "cart_male"; did you mean "cart_mail"?'),
+    ("| 0s | | does | Message Held | campaign=cart_mail |", "which: says nothing: what is shown counts as seen"),
     ("| 0s | | does | Order Completed | coupon={winbak} |", 'there are no coupons "winbak" in coupons/; did you mean'),
     ("| | | shown | welcom_canada | |", 'there is no campaign "welcom_canada"; did you mean "welcome_canada"?'),
     ("| | | shown | cart_mail | |", "what: cart_mail is written, by email: the word is `message`"),
@@ -145,6 +146,17 @@ def test_an_event_that_would_be_refused_is_said(rules: Rules) -> None:
 ])
 def test_what_can_be_told_is_told(rules: Rules, row: str) -> None:
     assert wrong(rules, CANADA[1], row) == []
+
+
+def test_a_letter_may_come_back(rules: Rules) -> None:
+    assert not wrong(
+        rules, "| | | given | customer | ann |", "| | | given | trait email | ann@shop.example |",
+        "| | | given | consent email:marketing | granted |",
+        "| 0s | | does | Product Added | product_id=p1, name=Mug, price=12, quantity=1 |", "| 1h | | time passes | | |",
+        "| | | shown | need_a_hand | |", "| | | message | cart_mail | |",
+        "| +1m | | does | Message Bounced | campaign=cart_mail, type=hard |",
+        "| +1m | | does | Order Completed | order_id=o1, total=12 |", "| | | shown | thank_you | |",
+        "| +10d | | time passes | | |", "| | | not shown | how_was_it | |")
 
 
 def test_where_somebody_stands_in_a_workflow_is_said(rules: Rules) -> None:

@@ -11,6 +11,7 @@ from domain.condition import Condition
 from domain.duration import parse, say
 from domain.shop import Shop, weight_of
 from domain.trigger import Trigger
+from state import days
 from state.conditions import compile_condition
 from state.leaves import Change, Leaf, Test
 from state.person import Facts, Person
@@ -98,16 +99,22 @@ def sides(campaign: Campaign) -> tuple[tuple[str, float], ...]:
 
 
 def moment(text: str, zone: str) -> int:
-    """A day or a minute of a playbook in ms. ValueError for what is none, or where there is no such time zone.
+    """A day or a minute of a playbook in ms, as on the wall (`state/days.py`). ValueError for what is none, or where
+    there is no such time zone.
 
     >>> moment("2026-07-01", "Europe/Rome"), moment("2026-07-01 09:30", "UTC")
     (1782856800000, 1782898200000)
+    >>> moment("2026-03-29 02:30", "Europe/Rome") == moment("2026-03-29 03:00", "Europe/Rome")  # skipped
+    True
+    >>> moment("9999-12-31 23:59", "America/New_York")
+    253402318740000
     """
     try:
         where = ZoneInfo(zone)
     except (KeyError, OSError):
         raise ValueError(f'there is no time zone "{zone}"') from None
-    return int(datetime.fromisoformat(text).replace(tzinfo=where).timestamp() * 1000)
+    day = datetime.fromisoformat(text)
+    return days.at(day.year, day.month, day.day, day.hour, day.minute, where)
 
 
 def _from(text: str, shop: Shop) -> Leaf:

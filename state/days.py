@@ -98,11 +98,12 @@ def at(year: int, month: int, day: int, hour: int, minute: int, where: tzinfo) -
     """
     asked = datetime(year, month, day, hour, minute, tzinfo=where)
     moment = round(asked.timestamp() * 1000)
+    before, after = asked.utcoffset() or timedelta(), asked.replace(fold=1).utcoffset() or timedelta()
+    if before == after:  # no change is near (and no day beyond the calendar, where its last one is asked for)
+        return moment
     if datetime.fromtimestamp(moment / 1000, where).replace(tzinfo=None) == asked.replace(tzinfo=None):
         return moment
     # Skipped: the clock jumps over it. Before the jump its offset is the one of fold=0, after it that of fold=1.
-    before = asked.utcoffset() or timedelta()
-    after = asked.replace(fold=1).utcoffset() or timedelta()
     late, early = moment, round((asked.replace(fold=1)).timestamp() * 1000)
     while late - early > 1:  # the change is where the offset turns from `before` to `after`
         middle = (late + early) // 2
@@ -110,5 +111,4 @@ def at(year: int, month: int, day: int, hour: int, minute: int, where: tzinfo) -
             early = middle
         else:
             late = middle
-    assert before != after, "a skipped time lies between two offsets"
     return late

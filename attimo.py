@@ -255,12 +255,13 @@ def show(settings: Settings, pool: str) -> None:
 def pool_of(settings: Settings, name: str) -> Any:
     """The pool of this name, made ready; ValueError when the playbook has none."""
     from connectors.playbook_folder import read
+    from domain.event_names import offered
     from state.pools import PoolRule
 
     pools = {pool.name: pool for pool in read(settings.playbook).coupons}
     if name not in pools:
-        there = ", ".join(sorted(pools)) or "none"
-        raise ValueError(f"{settings.playbook}: there are no coupons {name!r} in coupons/ (there: {there})")
+        there = offered(name, sorted(pools))
+        raise ValueError(f'{settings.playbook}: there are no coupons "{name}" in coupons/{there}')
     return PoolRule(pools[name])
 
 

@@ -8,6 +8,7 @@
 import sys
 import typing
 from collections.abc import Iterator
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -247,15 +248,20 @@ def _one(kind: type[msgspec.Struct]) -> dict[str, Any]:
     found = msgspec.json.schema(kind)
     definitions: dict[str, Any] = found.get("$defs", {})
     for definition in definitions.values():
-        definition["description"] = definition["description"].partition(">>>")[0].strip()
+        definition["description"] = _doc(definition["description"])
     whole: dict[str, Any] = definitions.pop(kind.__name__)
     if kind is not Shop:  # it is called what its file is called
         whole["required"] = [name for name in whole["required"] if name != "name"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "$defs": definitions}
 
 
+def _doc(text: str) -> str:
+    """A docstring without its indentation and its examples."""
+    return cleandoc(text.partition(">>>")[0]).strip()
+
+
 def _section(struct: type[msgspec.Struct]) -> Iterator[str]:
-    about = (struct.__doc__ or "").split("\n    >>>")[0].strip().replace("\n    ", "\n")
+    about = _doc(struct.__doc__ or "")
     if struct in _WHERE:
         yield from (f"### `{_WHERE[struct]}`", "")
     yield from (about, "", "| field | what | is | left out |", "|---|---|---|---|")

@@ -88,7 +88,7 @@ def check(home: House, size: int) -> None:
         cli, ["coupons", "show", "ten", *options], env={"ATTIMO_SECRET": "another"}).output
     missing = runner.invoke(cli, ["coupons", "show", "tne", *options])
     assert missing.exit_code == 2
-    assert "there are no coupons 'tne' in coupons/ (there: ten)" in missing.output
+    assert 'there are no coupons "tne" in coupons/; there is only ten' in missing.output
     rerun(home)
 
 

@@ -85,6 +85,7 @@ def test_descriptions_are_whole_sentences_without_code() -> None:
     for text in found:
         assert '"\n' not in text, text
         assert ">>>" not in text, text
+        assert "\n  " not in text, "an editor shows what is indented as code"
 
 
 def test_the_command_prints_one_schema_or_all() -> None:

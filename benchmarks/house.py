@@ -166,14 +166,18 @@ class House:
         return one._replace(anonymous_id=who, template=one.template.replace(one.anonymous_id.encode(), who.encode()))
 
     def hear(self, who: str, doing: str, seconds: float = PATIENCE) -> tuple[Heard, list[Heard]]:
-        """Wait for the mark's message for one person; with it, everything that was heard on the way."""
+        """Wait for the mark's message for one person; with it, everything that was heard on the way. What came behind
+        it, maybe in the same breath, is heard next.
+        """
         heard: list[Heard] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.check(doing)
-            for one in self.listening.read(0.25):
+            found = self.listening.read(0.25)
+            for n, one in enumerate(found, 1):
                 heard.append(one)
                 if one.anonymous_id == who and one.is_mark:
+                    self.listening.keep(found[n:])
                     return one, heard
         raise RuntimeError(f"heard nothing for {seconds:.0f} s: {doing}\n{self.said()}")
 

@@ -35,9 +35,13 @@ class Listening:
         self._socket.settimeout(10)
         self._socket.sendall(f"PSUBSCRIBE {pattern}\r\n".encode())
         self._rest = self._socket.recv(4096).partition(b":1\r\n")[2]
+        self._kept: list[Heard] = []
 
     def read(self, seconds: float) -> list[Heard]:
         """What has come, waiting at most so long for the first message."""
+        if self._kept:
+            kept, self._kept = self._kept, []
+            return kept
         if not select.select([self._socket], (), (), seconds)[0]:
             return []
         chunk = self._socket.recv(1 << 18)
@@ -46,6 +50,10 @@ class Listening:
             raise RuntimeError("Redis has closed the connection")
         found, self._rest = frames(self._rest + chunk)
         return [Heard(at, name.decode().rpartition(":")[2], body) for name, body in found]
+
+    def keep(self, heard: list[Heard]) -> None:
+        """What was read and not wanted yet: it is read first, next time."""
+        self._kept = heard + self._kept
 
     def close(self) -> None:
         """Hear nothing more."""

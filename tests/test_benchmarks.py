@@ -6,6 +6,7 @@ from types import ModuleType
 
 import msgspec
 import pytest
+import redis
 
 from benchmarks import (
     bench_campaigns,
@@ -20,12 +21,13 @@ from benchmarks import (
     listening,
     report,
 )
-from benchmarks.house import house
+from benchmarks.house import SHOP, house
 from benchmarks.profiling import profile
 from benchmarks.report import Budget, Report, Result, begin, result, table
 from benchmarks.run import BENCHES, FULL, QUICK
 from connectors.playbook_folder import read
 from domain import event as events
+from domain.action import channel
 from flows.onsite import STEPS
 from state.rules import compile_rules
 
@@ -72,6 +74,15 @@ def test_the_playbook_has_a_hundred_campaigns(tmp_path: Path) -> None:
     assert len(rules.workflows.live) == 20
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
         "event": 20, "segment": 30, "exit_intent": 30, "seconds_on_site": 20, "workflow": 20}
+
+
+def test_what_comes_behind_a_mark_is_heard_next() -> None:
+    """A benchmark that is slow to listen reads several marks at once."""
+    with house(persons=1) as home, redis.Redis.from_url(home.settings.redis) as out:
+        for who in ("ann", "ben", "kim"):
+            out.publish(channel(SHOP, who), msgspec.json.encode({"campaign": data.CAMPAIGN}))
+        assert home.hear("ann", "ann", 20)[0].anonymous_id == "ann"
+        assert [one.anonymous_id for one in home.hear("kim", "kim", 20)[1]] == ["ben", "kim"]
 
 
 @pytest.mark.slow

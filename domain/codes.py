@@ -20,7 +20,7 @@ LENGTH: Final = 10
 """Letters of a code, after its prefix: 41 million million codes, of which a pool has ten million at most."""
 
 _HALF: Final[int] = len(ALPHABET) ** (LENGTH // 2)
-_ROUNDS: Final[range] = range(8)
+_ROUNDS: Final = tuple(bytes((turn,)) for turn in range(8))
 _VALUE = {letter: n for n, letter in enumerate(ALPHABET)}
 _PAIRS = tuple(one + other for one in ALPHABET for other in ALPHABET)
 _WIDE: Final = len(_PAIRS)
@@ -29,12 +29,13 @@ _WIDE: Final = len(_PAIRS)
 class Codes:
     """The codes of one pool. `mark` is the same as long as they are: another secret, name or prefix changes it."""
 
-    __slots__ = ("_key", "mark", "prefix")
+    __slots__ = ("_keyed", "mark", "prefix")
 
     def __init__(self, secret: bytes, pool: str, prefix: str) -> None:
-        self._key = hmac.digest(secret, b"coupons\0" + pool.encode(), "sha256")
+        key = hmac.digest(secret, b"coupons\0" + pool.encode(), "sha256")
+        self._keyed = blake2b(key=key, digest_size=8)  # taking the key in is half the work, and a copy has it in
         self.prefix = prefix
-        self.mark = blake2b(prefix.encode(), key=self._key, digest_size=8).hexdigest()
+        self.mark = blake2b(prefix.encode(), key=key, digest_size=8).hexdigest()
 
     def code(self, number: int) -> str:
         """The code of a number from 0 on."""
@@ -61,9 +62,10 @@ class Codes:
             left, right = (right - self._mixed(turn, left)) % _HALF, left
         return left * _HALF + right
 
-    def _mixed(self, turn: int, half: int) -> int:
-        said = blake2b(half.to_bytes(4, "big") + bytes((turn,)), key=self._key, digest_size=8).digest()
-        return int.from_bytes(said, "big") % _HALF
+    def _mixed(self, turn: bytes, half: int) -> int:
+        said = self._keyed.copy()
+        said.update(half.to_bytes(4, "big") + turn)
+        return int.from_bytes(said.digest(), "big") % _HALF
 
 
 def _letters(half: int) -> str:

@@ -140,7 +140,7 @@ CAMPAIGNS = ["added", "ten", "keen", "letter", "loud", "nobody's"]
 
 def long(n: int, size: int) -> str:
     """Some text of this size, another one for each `n`."""
-    return f"{n}-{WORDS[n % 12:]}"[:size]
+    return f"{n}-{WORDS[n % 12:n % 12 + size]}"[:size]
 
 
 def hostile(n: int, chance: random.Random) -> dict[str, Any]:

@@ -158,9 +158,9 @@ class Twin:
         step, _ = self.step(run)
         since = run["since"]
         if "wait_until" in step:
-            while datetime.fromtimestamp(T0 + since, ZoneInfo("Europe/Rome")).strftime("%H:%M:%S") != \
-                    step["wait_until"]["time"] + ":00":
-                since += 1
+            since += -(T0 + since) % 60  # the clocks of Rome show whole minutes when everybody's do
+            while f'{datetime.fromtimestamp(T0 + since, ZoneInfo("Europe/Rome")):%H:%M}' != step["wait_until"]["time"]:
+                since += 60
             run["until"] = since
             return
         span = step.get("wait") or step.get("patience") or step.get("wait_for", {}).get("within")

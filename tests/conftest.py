@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from tests.system import House
 
 
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """One Kafka broker for every file that a process plays, and none where nobody asks: its start is long. Whoever asks
+    takes a shop of his own.
+    """
+    from tests.kafka_broker import kafka_broker
+
+    with kafka_broker() as bootstrap:
+        yield bootstrap
+
+
 @pytest.fixture
 def listener(home: "House") -> "Iterator[Listener]":
     """Hears whatever anybody is told in the house that the test's own file builds."""

@@ -18,7 +18,6 @@ from connectors.kafka_topics import create_topics
 from domain.action import channel
 from state.view import known
 from tests import whole_playbook
-from tests.kafka_broker import Broker, running_broker
 from tests.listening import Listener
 from tests.support import redis_server
 from tests.system import House
@@ -28,19 +27,13 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
 CUP = {"product_id": "cup", "name": "Cup", "price": 9.5, "currency": "EUR", "quantity": 1}
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with running_broker() as made:
-        yield made
-
-
 @pytest.fixture
-def home(tmp_path: Path, broker: Broker, request: pytest.FixtureRequest) -> Iterator[House]:
+def home(tmp_path: Path, broker: str, request: pytest.FixtureRequest) -> Iterator[House]:
     """The on-site flow over Kafka, in a shop of the test's own."""
     folder = whole_playbook.write(tmp_path / "shop")
     shop = request.node.name.replace("_", "").replace("[", "").replace("]", "")[:40]
     with redis_server() as redis:
-        made = House(tmp_path / "data", redis, folder, log=f"kafka://{broker.bootstrap}", shop=shop, partitions=8)
+        made = House(tmp_path / "data", redis, folder, log=f"kafka://{broker}", shop=shop, partitions=8)
         create_topics(made.settings)
         try:
             yield made
@@ -55,10 +48,10 @@ def added(who: str, n: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize("partitioner", ["murmur2_random", "consistent_random"])
-def test_a_plain_producer_with_and_without_the_right_partitioner(home: House, broker: Broker, partitioner: str) -> None:
+def test_a_plain_producer_with_and_without_the_right_partitioner(home: House, broker: str, partitioner: str) -> None:
     home.start("onsite")
     listener = Listener(home.settings.redis, home.settings.shop)
-    producer = Producer({"bootstrap.servers": broker.bootstrap, "partitioner": partitioner, "linger.ms": 0})
+    producer = Producer({"bootstrap.servers": broker, "partitioner": partitioner, "linger.ms": 0})
     people = [f"{partitioner}-{n}" for n in range(20)]
     for who in people:
         for n in range(3):
@@ -93,10 +86,10 @@ def subscribed(home: House, who: str) -> Iterator[Callable[[], list[str]]]:
 
 
 @pytest.mark.skipif(not shutil.which("redis-cli"), reason="needs redis-cli")
-def test_a_plain_producer_in_and_redis_cli_out(home: House, broker: Broker) -> None:
+def test_a_plain_producer_in_and_redis_cli_out(home: House, broker: str) -> None:
     home.start("onsite")
     with subscribed(home, "kim") as heard:
-        producer = Producer({"bootstrap.servers": broker.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+        producer = Producer({"bootstrap.servers": broker, "partitioner": "murmur2_random", "linger.ms": 0})
         producer.produce(f"{home.settings.shop}.carts", key=b"kim", value=added("kim"))
         assert producer.flush(20) == 0
         message = heard()
@@ -108,10 +101,10 @@ def test_a_plain_producer_in_and_redis_cli_out(home: House, broker: Broker) -> N
 
 
 @pytest.mark.skipif(not shutil.which("kcat"), reason="needs kcat")
-def test_kcat_in(home: House, broker: Broker) -> None:
+def test_kcat_in(home: House, broker: str) -> None:
     home.start("onsite")
     listener = Listener(home.settings.redis, home.settings.shop)
-    subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", f"{home.settings.shop}.carts", "-K", "|",
+    subprocess.run(["kcat", "-P", "-b", broker, "-t", f"{home.settings.shop}.carts", "-K", "|",
                     "-X", "partitioner=murmur2_random"], input=b"kim|" + added("kim"), check=True, timeout=30)
     home.wait(lambda: "added" in [campaign for _, campaign in listener.told.values()], "kim is answered")
     assert {who for who, _ in listener.told.values()} == {"kim"}

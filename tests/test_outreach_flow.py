@@ -93,18 +93,15 @@ def outbox(data: Path) -> list[Message]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     if request.param == "sqlite":
-        yield Settings(data=str(tmp_path), partitions=PARTITIONS)
-        return
+        return Settings(data=str(tmp_path), partitions=PARTITIONS)
     from connectors.kafka_topics import create_topics
-    from tests.kafka_broker import kafka_broker
 
-    with kafka_broker() as broker:
-        shop = f"shop{time.time_ns()}"
-        made = Settings(data=str(tmp_path), log=f"kafka://{broker}", shop=shop, partitions=PARTITIONS)
-        create_topics(made)
-        yield made
+    broker = request.getfixturevalue("broker")
+    made = Settings(data=str(tmp_path), log=f"kafka://{broker}", shop=f"shop{time.time_ns()}", partitions=PARTITIONS)
+    create_topics(made)
+    return made
 
 
 @pytest.fixture

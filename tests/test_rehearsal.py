@@ -42,7 +42,6 @@ from state.reactions import Reactions
 from state.rehearsal import Period
 from state.rules import compile_rules
 from state.virtual import Household, Learned
-from tests.kafka_broker import kafka_broker
 from tests.live import T0, Live
 from tests.shards import record
 
@@ -677,7 +676,7 @@ def test_history_is_read_in_the_order_of_the_file(shop: Live) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
-def test_kafka_gives_the_same_report(tmp_path: Path) -> None:
+def test_kafka_gives_the_same_report(tmp_path: Path, broker: str) -> None:
     """The same recorded days on both logs."""
     lines = []
     for n in range(300):
@@ -689,14 +688,13 @@ def test_kafka_gives_the_same_report(tmp_path: Path) -> None:
     days = tmp_path / "days.jsonl"
     days.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
     wish = Wish(str(folder(tmp_path / "shop")), processes=1, end="2025-06-20")
-    with kafka_broker() as bootstrap:
-        on_kafka = Settings(log=f"kafka://{bootstrap}", shop="rehearsed", partitions=4, data=str(tmp_path / "k"))
-        on_sqlite = Settings(partitions=4, data=str(tmp_path / "s"))
-        create_topics(on_kafka)
-        found = []
-        for settings in (on_kafka, on_sqlite):
-            with open_log(settings) as log:
-                assert ingest_file(log, str(days), history=True).accepted == 300
-            found.append(rehearse(settings, wish))
+    on_kafka = Settings(log=f"kafka://{broker}", shop="rehearsed", partitions=4, data=str(tmp_path / "k"))
+    on_sqlite = Settings(partitions=4, data=str(tmp_path / "s"))
+    create_topics(on_kafka)
+    found = []
+    for settings in (on_kafka, on_sqlite):
+        with open_log(settings) as log:
+            assert ingest_file(log, str(days), history=True).accepted == 300
+        found.append(rehearse(settings, wish))
     assert found[0] == found[1]
     assert found[0].found.reached > 3

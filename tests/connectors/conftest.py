@@ -10,17 +10,9 @@ import pytest
 from connectors.log import Log
 from connectors.open_log import open_log
 from domain.settings import Settings
-from tests.kafka_broker import kafka_broker
 
 PARTITIONS = 4
 _shops = count()
-
-
-@pytest.fixture(scope="session")
-def broker() -> Iterator[str]:
-    """One broker for the session; tests take a shop of their own each."""
-    with kafka_broker() as bootstrap:
-        yield bootstrap
 
 
 @pytest.fixture

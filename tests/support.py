@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import redis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +47,16 @@ def redis_binary() -> str:
     return str(get_binary_path())
 
 
+def wait_for(path: str) -> None:
+    """Until a Redis server listens on this Unix socket: the file is there a moment before that."""
+    for _ in range(2_000):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                return
+        time.sleep(0.01)
+    raise RuntimeError(f"no Redis server listens on {path}")
+
+
 @contextmanager
 def redis_server() -> Iterator[str]:
     """A Redis server on a Unix socket; yields its URL."""
@@ -58,10 +67,7 @@ def redis_server() -> Iterator[str]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            for _ in range(200):
-                if os.path.exists(path):
-                    break
-                time.sleep(0.02)
+            wait_for(path)
             yield f"unix://{path}"
         finally:
             server.terminate()
@@ -80,14 +86,7 @@ class Server:
         command = [redis_binary(), "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder),
                    "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        client = redis.Redis.from_url(self.url)
-        for _ in range(500):
-            try:
-                client.ping()
-                break
-            except redis.RedisError:
-                time.sleep(0.01)
-        client.close()
+        wait_for(str(self.path))
 
     def kill(self) -> None:
         self.process.kill()

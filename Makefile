@@ -9,6 +9,9 @@ ARGS ?=
 ROUNDS ?= 50
 PYTHON ?=
 
+# Tests start some two hundred processes: each would compile all of attimo anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run test crash bench lint docs kafka lock clean node
 
 help: ## what can be made
@@ -22,7 +25,7 @@ run: $(VENV)/ready ## start everything with the demo shop; Ctrl-C stops it
 test: $(VENV)/ready-dev node ## lint, types and every test (ARGS goes to pytest)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 crash: $(VENV)/ready-dev ## kill processes at random, 50 rounds (ROUNDS=n for another number)
 	ATTIMO_CRASH_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/test_crash.py $(ARGS)

@@ -65,7 +65,7 @@ def _run(house: House, workers: tuple[str, ...], events: int, seed: int) -> Run:
     spent = sum(map(house.cpu, workers)) - before
     for name in workers:
         house.stop(name)
-    return Run(events / ((ended - begun) / 1e9), spent / 1_000 / events)
+    return Run(events / (max(1, ended - begun) / 1e9), spent / 1_000 / events)
 
 
 def _passed(house: House, marks: set[str], doing: str, *, all_of_them: bool = True) -> int:
@@ -73,9 +73,11 @@ def _passed(house: House, marks: set[str], doing: str, *, all_of_them: bool = Tr
     end, left = time.monotonic() + PATIENCE, set(marks)
     while time.monotonic() < end:
         house.check(doing)
-        for one in house.listening.read(0.25):
+        found = house.listening.read(0.25)
+        for n, one in enumerate(found, 1):
             if one.is_mark:
                 left.discard(one.anonymous_id)
             if not left or (len(left) < len(marks) and not all_of_them):
+                house.listening.keep(found[n:])
                 return one.at
     raise RuntimeError(f"heard nothing for {PATIENCE:.0f} s: {doing}\n{house.said()}")

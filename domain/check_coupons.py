@@ -7,6 +7,7 @@ from domain.check_condition import duration, everything, must
 from domain.condition import Holds
 from domain.coupon import Pool
 from domain.known import Finding, Found, Known, several
+from domain.money import to_minor
 from domain.playbook import Playbook
 
 
@@ -16,6 +17,8 @@ def pool(one: Pool, known: Known) -> Found:
     if len(worth) != 1:
         yield (worth[-1] if worth else "percent",), "should be worth exactly one of percent, amount, free_shipping" + (
             f", is worth {' and '.join(worth)}" if worth else "")
+    if one.amount and not _minor(one.amount, known.shop.currency):
+        yield ("amount",), f"is less than the smallest amount of {known.shop.currency} that there is"
     yield from duration(("valid_for",), one.valid_for, 60_000)
     if one.codes and one.prefix:
         yield ("prefix",), "goes only with codes that are made up, and codes/ lists them"
@@ -23,6 +26,13 @@ def pool(one: Pool, known: Known) -> Found:
         yield from known.pool_at(("not_with",), other)
         if other == one.name:
             yield ("not_with",), "names itself; `once` says that a person gets only one"
+
+
+def _minor(amount: float, currency: str) -> int:
+    try:
+        return to_minor(amount, currency)
+    except ValueError:  # said elsewhere
+        return 1
 
 
 def codes(pools: Iterable[Pool]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ when.session.pages: there is nothing called "pages" here; did you mean "pages_at
 when.session.first_visit: should be true or false, is "yes"; write first_visit = true
 """
 
+import math
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -63,6 +64,9 @@ def convert(raw: dict[str, Any], kind: type[T]) -> Read[T]:
     def place(path: Path) -> Path:
         return _written(work, path)
 
+    for path in reversed(list(_no_numbers(work, ()))):  # the last first: the places of the others stay
+        found.insert(0, (path, f"should be a number, is {_at(raw, path)}"))
+        _take_out(work, path, gone)
     while len(found) < AT_MOST:
         try:
             rest = msgspec.convert(work, kind)
@@ -74,6 +78,15 @@ def convert(raw: dict[str, Any], kind: type[T]) -> Read[T]:
             if not _take_out(work, mistakes[0][0], gone):
                 break
     return Read(None if found else rest, found, rest, place)
+
+
+def _no_numbers(value: Any, path: Path) -> Iterator[Path]:
+    """Where TOML's `nan` and `inf` stand: no comparison means anything with them, and JSON cannot keep them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for part, one in inside:
+        yield from _no_numbers(one, (*path, part))
 
 
 class _Entries(list[Any]):

@@ -31,6 +31,7 @@ def test_every_pattern_is_described_in_words() -> None:
 @pytest.mark.parametrize(("file", "text", "said"), [
     (P, "percent = 10\nprefix = 'spring'",
      'prefix: should be capital letters, digits and -, such as "SPRING-", is "spring"'),
+    (P, "amount = 0.004\nprefix = 'A-'", "amount: is less than the smallest amount of EUR that there is"),
     (P, "percent = 10\ncodes = ['A B']", 'codes[1]: should be letters, digits and signs, without blanks or accents'),
     ("shop.toml", "country = 'Italy'", 'country: should be a two-letter code such as "IT", is "Italy"'),
     (C, "valid_for = 30\n" + BAR, 'valid_for: should be a duration such as "30s", "5m", "2h", "7d", "2w", is 30'),
@@ -63,6 +64,18 @@ def test_it_is_said_what_to_write_instead(file: str, text: str, said: str) -> No
     found = mistakes({file: text})
     assert any(said in problem for problem in found), found
     assert len(found) == 1, found
+
+
+def test_what_is_no_number_is_none_anywhere() -> None:
+    """TOML has `nan` and `inf`. The bytes that are kept of a playbook have not: it could not have been read again."""
+    several = mistakes({C: BAR + (
+        "[when]\nany = [{ did = { event = 'Order Completed', sum = { of = 'total', at_least = nan } } },"
+        " { has = { trait = { size = [1, -inf, inf] } } }]\n")})
+    assert [text.partition("when.")[2] for text in several] == [
+        "any[1].did.sum.at_least: should be a number, is nan",
+        "any[2].has.trait.size[2]: should be a number, is -inf", "any[2].has.trait.size[3]: should be a number, is inf"]
+    [found] = mistakes({F: FLOW + "[[steps]]\nwait = '1d'\n[[steps]]\nset = { a = nan }\n"})
+    assert found.endswith("set.a: should be a number, is nan")
 
 
 def test_every_entry_of_a_list_is_looked_at() -> None:

@@ -6,7 +6,6 @@ A real broker, a plain confluent-kafka producer with and without the right parti
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,11 +119,11 @@ def test_killed_on_kafka_too(home: House) -> None:
     with Crowd(home, 5, listener) as crowd:
         assert home.died("onsite", 60) == 137, home.logs()
         home.start("onsite")
-        time.sleep(1)
+        crowd.goes_on()
         home.kill("onsite")
         home.kill("edge")
         home.start("onsite")
         home.start("edge")
-        time.sleep(2)
+        crowd.goes_on()
     check(home, crowd)
     listener.close()

@@ -17,11 +17,15 @@ from domain.known import Known
 from domain.playbook import Playbook
 from domain.problem import Problem
 from domain.reference import REASONS
-from domain.scenario import Row, Scenario, Value
+from domain.scenario import MOVES, Row, Scenario, Value
 
 SOMEBODY = "Ann"
 """Whose browser it is where a row does not say."""
 LOGS_IN = "logs in"
+ANSWERED = ("Message ", "Offer ")
+"""How the events begin that answer what somebody was told."""
+ALL_ALONG = ("given", "not shown", "is in", "is not in", "nothing")
+"""Rows about everything since the story moved on, or the end of it: they have no moment of their own."""
 
 DEVICES = ("desktop", "mobile", "tablet", "phone", "computer")
 ANSWERS = ("granted", "denied", "yes", "no", "true", "false", "refused")
@@ -42,8 +46,15 @@ def check_scenario(story: Scenario, playbook: Playbook) -> list[Problem]:
     """Everything in a story that cannot be told, or would say nothing."""
     known = Known(playbook, {})
     people = {row.who or SOMEBODY for row in story.rows if row.what in ("does", "given")}
-    found = []
+    found, clock = [], 0
     for row in story.rows:
+        if row.what in MOVES:
+            clock = clock if row.at is None else row.at
+        elif row.what in ALL_ALONG and row.at not in (None, clock if row.what != "given" else 0):
+            found.append(Problem(story.file, row.line, "at", (
+                "what is given holds from the beginning: leave it empty" if row.what == "given" else
+                f"`{row.what}` is about all the time since the row that moved the story on: leave it empty, or let "
+                "`time passes` lead there first")))
         found += [Problem(story.file, row.line, field, text) for field, text in _row(row, known)]
         if row.who and row.who not in people:
             found.append(Problem(story.file, row.line, "who", f"{row.who} does nothing in this story"
@@ -67,6 +78,10 @@ def _row(row: Row, known: Known) -> _FOUND:
     elif row.what == "workflow":
         yield from _workflow(row, known)
     else:
+        if row.which:
+            yield "which", (
+                "`nothing` is about all campaigns; for one of them the word is `not shown`" if row.what == "nothing"
+                else f"nothing can be said about `{row.what}` here: leave it empty")
         yield from _nothing_more(row)
 
 
@@ -122,10 +137,14 @@ def _does(row: Row, known: Known) -> _FOUND:
         yield "which", "says nothing: what is shown counts as seen at once, what is written as delivered"
     elif row.which != LOGS_IN:
         yield from (("which", text) for _, text in known.event_at((), row.which))
+    elif "customer" not in row.values and "user" not in row.values:
+        yield "details", "is missing who they are: customer=ann-1"
+    if row.which.startswith(ANSWERED) and not {"campaign", "message_id", "action_id"} & row.values.keys():
+        yield "details", "is missing what they answer: campaign=NAME"
     for detail in row.details:
         yield "details", f'"{detail}" is no property: write name=value, with a comma between them'
     for name, value in row.values.items():
-        if name == "campaign" and row.which.startswith(("Message ", "Offer ")):
+        if name == "campaign" and row.which.startswith(ANSWERED):
             yield from (("details", text) for _, text in known.campaign_at((), str(value)))
         elif name == "coupon" and isinstance(value, str) and (pool := re.fullmatch(r"\{(.*)\}", value)):
             yield from (("details", text) for _, text in known.pool_at((), pool[1]))

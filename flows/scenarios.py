@@ -14,7 +14,8 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from domain.action import Arm, CouponNews, Disarm, Hold, Move, Progress, Send
-from domain.check_scenario import PARTS, SOMEBODY, check_scenario, given
+from domain.amounts import times
+from domain.check_scenario import ANSWERED, PARTS, SOMEBODY, check_scenario, given
 from domain.message import Message
 from domain.model import Model, Quality
 from domain.playbook import Playbook
@@ -127,8 +128,8 @@ class _Telling:
             self.household.live([], at, False)
         else:
             teller = self.tellers[row.who or SOMEBODY]
-            filled = {name: self._filled(value, teller) for name, value in row.values.items()}
-            filled = self._answering(row.which, filled, teller)
+            filled = {name: self._filled(value, teller, row) for name, value in row.values.items()}
+            filled = self._answering(row, filled, teller)
             self._apply(teller.record(Row(row.line, row.what, row.which, values=filled), at, PARTITIONS), row.line)
         self.clock = max(self.clock, at)
 
@@ -142,25 +143,35 @@ class _Telling:
         people = self.household.people()
         return people.get(whose(self.tellers[who].person, people))
 
-    def _filled(self, value: Value, teller: Teller) -> Value:
+    def _filled(self, value: Value, teller: Teller, row: Row) -> Value:
         """`{pool}` is the code of the coupon that the person holds."""
         found = re.fullmatch(r"\{([a-z0-9_-]+)\}", value) if isinstance(value, str) else None
-        person = self._person(teller.who)
-        if found is None or person is None:
+        if found is None or found[1] not in self.rules.pools:
             return value
-        return next((coupon.code for coupon in reversed(person.coupons) if coupon.pool == found[1]), value)
+        person = self._person(teller.who)
+        for coupon in reversed(person.coupons if person is not None else ()):
+            if coupon.pool == found[1]:
+                return coupon.code
+        self.problems.append(Problem(self.scenario.file, row.line, "details",
+                                     f"{teller.who} has no coupon of {found[1]} at that time"))
+        return value
 
-    def _answering(self, name: str, values: dict[str, Value], teller: Teller) -> dict[str, Value]:
-        """Which of our decisions an answer is about: the latest one of the campaign it names."""
-        campaign = values.get("campaign")
-        if not name.startswith(("Message ", "Offer ")) or campaign is None:
+    def _answering(self, row: Row, values: dict[str, Value], teller: Teller) -> dict[str, Value]:
+        """Which of our decisions an answer is about: the latest one of the campaign it names that was for them."""
+        campaign, people = values.get("campaign"), self.household.people()
+        if not row.which.startswith(ANSWERED) or campaign is None:
             return values
+        key = whose(teller.person, people)
         for note in reversed(self.reactions.notes):
             effect = note.effect
+            if whose(note.person, people) != key:
+                continue
             if isinstance(effect, Message) and effect.campaign == campaign and not effect.withdraws:
                 return {"message_id": effect.id, "channel": effect.channel, **values}
             if isinstance(effect, (Send, Arm)) and effect.campaign == campaign:
                 return {"action_id": effect.id, **values}
+        self.problems.append(Problem(self.scenario.file, row.line, "details", (
+            f"{teller.who} was told nothing of {campaign} by then: there is nothing to answer")))
         return values
 
     # -- checking --------------------------------------------------------------------------------------------------
@@ -181,8 +192,9 @@ class _Telling:
         came = list(self._came())
         self.noted = len(self.reactions.notes)
         mentioned: set[int] = set()
+        taken: set[int] = set()
         for row in rows:
-            wrong = self._row(row, came, mentioned)
+            wrong = self._row(row, came, mentioned, taken)
             if wrong:
                 self.problems.append(Problem(self.scenario.file, row.line, row.what, wrong))
         loud = [one for n, one in enumerate(came) if one.what in ("shown", "message") and n not in mentioned]
@@ -191,7 +203,10 @@ class _Telling:
                                   f"nobody expected that {self._name(one.who)} gets {one.which} at {said(one.at)}: "
                                   "if that is right, say so in a row here") for one in loud]
 
-    def _row(self, row: Row, came: list[Came], mentioned: set[int]) -> str:
+    def _row(self, row: Row, came: list[Came], mentioned: set[int], taken: set[int]) -> str:
+        """What is wrong with a row. What a row stands for is `taken` by it; what is not as it says is `mentioned` too,
+        and another row may still stand for it.
+        """
         who = row.who or SOMEBODY
         person = self._person(who)
         if row.what in ("is in", "is not in"):
@@ -210,15 +225,18 @@ class _Telling:
         fits = [(n, one) for n, one in same if not self._differs(row, one)]
         if row.what == "not shown":
             fits = [(n, one) for n, one in enumerate(came) if one.what in ("shown", "message")
-                    and one.which == row.which]
+                    and one.which == row.which and (not row.who or one.who == key)]
             return f"{row.which} was shown at {said(fits[0][1].at)}" if fits else ""
-        fresh = [n for n, _ in fits if n not in mentioned]
+        fresh = [n for n, _ in fits if n not in taken]
         if fresh:
             mentioned.add(fresh[0])
+            taken.add(fresh[0])
             return ""
+        if fits:
+            return f"it came only {times(len(fits))}"
         if same:
             mentioned.update(n for n, _ in same)
-            return "; ".join(self._differs(row, one) or "it came only once" for _, one in same)
+            return "; ".join(self._differs(row, one) for _, one in same)
         return f"{row.which} did not come. " + self._why_not(row, who, person, came)
 
     def _differs(self, row: Row, one: Came) -> str:

@@ -123,6 +123,16 @@ def test_a_row_stands_for_one_happening(rules: Rules) -> None:
     ("| | | given | starts | monday |", "details: should be a day and a time such as 2026-03-02 10:00"),
     ("| | | given | timezone | Rome |", 'there is no time zone "Rome"'),
     ("| | | given | customer | |", "details: is missing"),
+    ("| 0s | | does | logs in | custmer=ann |", "details: is missing who they are: customer=ann-1"),
+    ("| 0s | | does | Message Opened | |", "details: is missing what they answer: campaign=NAME"),
+    ("| 0s | | does | Message Opened | campaign=cart_mail |", "details: Ann was told nothing of cart_mail by then"),
+    ("| 0s | | does | Offer Dismissed | campaign=thank_you |", "details: Ann was told nothing of thank_you by then"),
+    ("| 0s | | does | Coupon Entered | coupon={winback} |", "details: Ann has no coupon of winback at that time"),
+    ("| | | nothing | thank_you | |", "which: `nothing` is about all campaigns; for one of them"),
+    ("| 5s | | time passes | 3s | |", "which: nothing can be said about `time passes` here: leave it empty"),
+    ("| 9s | | nothing | | |", "at: `nothing` is about all the time since the row that moved the story on"),
+    ("| 9s | | is not in | customers | |", "at: `is not in` is about all the time since"),
+    ("| 9s | | given | country | CA |", "at: what is given holds from the beginning"),
 ])
 def test_a_story_that_says_nothing_is_not_told(rules: Rules, row: str, said: str) -> None:
     found = wrong(rules, CANADA[1], row)
@@ -142,7 +152,7 @@ def test_an_event_that_would_be_refused_is_said(rules: Rules) -> None:
     "| | | given | starts | 2026-12-24 |", "| | | given | trait plan | gold |",
     "| 0s | | does | logs in | customer=ann |",
     "| 0s | Bob | does | Page Viewed | |", "| | | is not in | rfm_555 | |", "| | | is not in | funnel_paying | |",
-    "| | | not shown | cart_mail | |",
+    "| | | not shown | cart_mail | |", "| 0s | | is not in | customers | |", "| 0s | | nothing | | |",
 ])
 def test_what_can_be_told_is_told(rules: Rules, row: str) -> None:
     assert wrong(rules, CANADA[1], row) == []
@@ -157,6 +167,27 @@ def test_a_letter_may_come_back(rules: Rules) -> None:
         "| +1m | | does | Message Bounced | campaign=cart_mail, type=hard |",
         "| +1m | | does | Order Completed | order_id=o1, total=12 |", "| | | shown | thank_you | |",
         "| +10d | | time passes | | |", "| | | not shown | how_was_it | |")
+
+
+def test_what_is_spared_to_one_may_be_told_to_another(rules: Rules) -> None:
+    ben = ("| 60s | Ben | does | Page Viewed | |", "| | Ann | shown | welcome_canada | |")
+    assert wrong(rules, *CANADA[:4], *ben, "| | Ben | not shown | welcome_canada | |") == []
+    assert wrong(rules, *CANADA[:4], *ben, "| | Ann | not shown | welcome_canada | |") == [
+        "s.md, line 11, not shown: welcome_canada was shown at 60 s"]
+
+
+def test_an_answer_is_about_what_was_said_to_who_answers(rules: Rules) -> None:
+    both = [f"| | {who} | {row} |" for who in ("Ann", "Ben") for row in (
+        f"given | customer | {who.lower()}", f"given | trait email | {who.lower()}@shop.example")]
+    found = wrong(
+        rules, *both, "| 0s | Ann | does | Consent Updated | email:marketing=true |",
+        "| | Ann | message | welcome_mail | |", "| 5s | Ben | does | Message Opened | campaign=welcome_mail |")
+    assert found == ["s.md, line 11, details: Ben was told nothing of welcome_mail by then: there is nothing to answer"]
+
+
+def test_what_one_row_has_wrong_another_may_have_right(rules: Rules) -> None:
+    assert wrong(rules, *CANADA, "| 59s | | shown | welcome_canada | |", "| 60s | | shown | welcome_canada | |") == [
+        "s.md, line 10, shown: it came at 60 s"]
 
 
 def test_where_somebody_stands_in_a_workflow_is_said(rules: Rules) -> None:

@@ -124,8 +124,11 @@ def _short(report: Report) -> Iterator[str]:
     found = report.found
     silent = sum(not (found.campaigns.get(name) or Told()).people for name in report.about.campaigns)
     yield "In short"
-    yield (f"  {found.reached:,} of {_people(found.people)} ({_share(found.reached, found.people)}) would be told "
-           f"something, {_so_often(found.things)} in all")
+    yield (f"  {found.reached:,} of {_people(found.everybody)} ({_share(found.reached, found.everybody)}) would be "
+           f"told something, {_so_often(found.things)} in all")
+    if away := found.everybody - found.people:
+        yield (f"  {_people(away)} of these did nothing in this time (of those who did nothing, only who would be told "
+               "something counts here)")
     if found.by_things:
         told = ", ".join(f"{_often(int(n))} {people:,}" for n, people in sorted(
             found.by_things.items(), key=lambda item: int(item[0])))
@@ -135,7 +138,7 @@ def _short(report: Report) -> Iterator[str]:
         names = ", ".join(f"{name} {n}x" if n > 1 else name for name, n in which[:MOST])
         yield f"  The busiest person is told {things} things, {in_a_day} of them in one day: {names}"
     if found.annoyed_people:
-        yield f"  {_people(found.annoyed_people)} ({_share(found.annoyed_people, found.people)}) would be annoyed:"
+        yield f"  {_people(found.annoyed_people)} ({_share(found.annoyed_people, found.everybody)}) would be annoyed:"
         for why, people in sorted(found.annoyed.items(), key=lambda item: (-item[1], item[0])):
             yield f"    {people:,}  {ANNOYED[why].format(many=MANY)}"
     else:
@@ -181,14 +184,14 @@ def _campaigns(report: Report) -> Iterator[list[str]]:
     for name, told in sorted(found.campaigns.items(), key=lambda item: (-item[1].people, item[0])):
         was = told.live
         compared = (f"{was.people:,}", f"{was.shown_people:,}", f"{was.new:,}", f"{was.gone:,}") if live else ()
-        yield [name, f"{told.people:,}", _share(told.people, found.people), f"{_times(told):,}",
+        yield [name, f"{told.people:,}", _share(told.people, found.everybody), f"{_times(told):,}",
                f"{sum(one.times for one in told.holds.values()):,}", *compared]
 
 
 def _campaign(name: str, report: Report) -> Iterator[list[str]]:
     found, told = report.found, report.found.campaigns.get(name) or Told()
     ways = [f"{channel} {sum(days.values()):,}" for channel, days in sorted(told.per_day.items())]
-    yield ["told", f"{_people(told.people)} ({_share(told.people, found.people)})" + (
+    yield ["told", f"{_people(told.people)} ({_share(told.people, found.everybody)})" + (
         f", {_so_often(_times(told))}: {', '.join(ways)}" if ways else "")]
     chance = found.chances.get(name)
     if chance is not None:

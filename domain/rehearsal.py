@@ -98,7 +98,8 @@ class Leads(msgspec.Struct, frozen=True, omit_defaults=True):
 class Found(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that a rehearsal counted.
 
-    `people` were there in the time that is reported, `reached` of them were told something, `things` is how often.
+    `people` were there in the time that is reported; `everybody` are those and whoever was told something, or annoyed,
+    without being there: shares are of them. `reached` of them were told something, `things` is how often.
     `by_things` is how many people were told how many things; `annoyed` how many for which reason (see `ANNOYED`),
     `annoyed_people` for any. `busiest` has the number of things for the one person who was told most, the most of a
     day, and how often each campaign. `decided_live` is how many decisions are recorded of the same time. `kept_out` is,
@@ -108,6 +109,7 @@ class Found(msgspec.Struct, frozen=True, omit_defaults=True):
     events: int = 0
     warm_up: int = 0
     people: int = 0
+    everybody: int = 0
     reached: int = 0
     things: int = 0
     timers: int = 0

@@ -190,7 +190,8 @@ class Books:
                 also[one].update(other for other in things if other != one)
         here = {whose(key, self._people) for key in present}
         return Found(
-            people=len(here), reached=len(self._things), things=sum(told.total() for told in self._things.values()),
+            people=len(here), everybody=len(here.union(self._things, *self._annoyed.values())),
+            reached=len(self._things), things=sum(told.total() for told in self._things.values()),
             by_things={str(n): people for n, people in sorted(told.items())},
             busiest=max(((things.total(), max(self._days[who].values()), tuple(sorted(things.items())))
                          for who, things in self._things.items()), default=(0, 0, ())),

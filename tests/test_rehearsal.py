@@ -332,6 +332,16 @@ def test_timers_go_on_until_the_end_that_was_named(shop: Live) -> None:
     assert after.people == 1
 
 
+def test_who_is_written_to_while_away_counts_among_those_it_reaches(shop: Live) -> None:
+    """A share is never of fewer people than it counts."""
+    shop.happens("ann", "Product Added", properties=CUP)
+    shop.happens("bob", "Page Viewed")
+    folder = str(Path(shop.settings.data).parent / "shop")
+    report = rehearse(shop.settings, Wish(folder, begin="2025-06-15 17:07", end="2025-06-15 17:10", processes=1))
+    assert (report.found.people, report.found.reached, report.found.everybody) == (0, 1, 1)
+    assert "  1 of 1 person (100 %) would be told something, once in all\n  1 person of these did" in text(report)
+
+
 def test_one_shop_two_ids_one_person(shop: Live) -> None:
     """What is learned by login counts: the limits are those of one person, and one person is reported."""
     shop.happens("phone", "Product Added", properties=CUP)

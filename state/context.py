@@ -56,8 +56,9 @@ class Context:
     `now` is the shard's clock in ms: the log time of what was read, never the wall clock. `event_time` is when the
     event happened at its source (never later than `now`); `late` is true when that is longer ago than the shop's
     `late_after`: what happened is folded, but begins nothing. `origin` names the happening; `id(step)` gives the
-    next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true while
-    recorded days are being read. `changed` are the needs of conditions that this happening may have changed
+    next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true of what
+    belongs to recorded days: of all that is not later than `recorded`, also of a timer that fires when they were read.
+    `changed` are the needs of conditions that this happening may have changed
     (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
     first. `neighbour` gives another person of the same shard, to be changed like the one at hand (a desk that hands out
     coupons, say; whoever is asked for must live in this partition of `partitions`, and new timers are not noticed).
@@ -66,8 +67,8 @@ class Context:
     """
 
     __slots__ = ("_counts", "changed", "event_time", "history", "late", "letters", "model", "moves", "neighbour",
-                 "news", "now", "offset", "origin", "partition", "partitions", "proposals", "quintiles", "rules",
-                 "secret", "stream")
+                 "news", "now", "offset", "origin", "partition", "partitions", "proposals", "quintiles", "recorded",
+                 "rules", "secret", "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -80,6 +81,7 @@ class Context:
         self.stream = ""
         self.offset = 0
         self.history = False
+        self.recorded = 0
         self.letters = 0
         self.changed: list[str] | None = None
         self.moves: list[Move] = []
@@ -95,6 +97,7 @@ class Context:
         """Turn to the next happening."""
         self.origin, self.now, self.event_time, self.changed = origin, now, event_time, None
         self.late = now - event_time >= self.rules.late_after
+        self.history = now <= self.recorded
         if self.moves:
             self.moves = []
         if self.proposals:

@@ -39,6 +39,10 @@ def rejected_timer(name: str, origin: str, partition: int, at: int) -> Reject:
                   because=f"a step failed when {name} came due; the timer was set aside", at=at)
 
 
-def row_of(effect: Effect, key: bytes, at: int, history: int) -> Row:
-    """An effect as a row; `at` (ms) is the clock, for effects that do not carry their own."""
-    return Row(0, effect.id, stream_of(effect), key, getattr(effect, "at", at), history, _encode(effect))
+def row_of(effect: Effect, key: bytes, at: int, recorded: int) -> Row:
+    """An effect as a row; `at` (ms) is the clock, for effects that do not carry their own.
+
+    What is not later than `recorded` was caused by recorded days.
+    """
+    at = getattr(effect, "at", at)
+    return Row(0, effect.id, stream_of(effect), key, at, int(at <= recorded), _encode(effect))

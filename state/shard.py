@@ -29,7 +29,7 @@ from state.memory import Memory
 from state.outbox import key_of, rejected, rejected_timer, row_of
 from state.person import Person, routing_key
 from state.rules import Rules
-from state.store import Batch, Head, Store, Turn
+from state.store import ALWAYS, Batch, Head, Store, Turn
 from state.sweep import PEOPLE_KEYS, SWEPT, stamp_of, turn_to
 from state.tally import Tally, person_tag
 from state.warmth import Warm, passed_on, warm
@@ -83,8 +83,7 @@ class Shard:
             context = self._context = Context(self.partition, rules, model)
             context.partitions, context.secret, context.neighbour = self._partitions, self._secret, self._neighbour
         context.rules, context.model, context.quintiles = rules, model, quintiles
-        context.letters = self.head.letters
-        context.history = bool(self.head.history)
+        context.letters, context.recorded = self.head.letters, self.head.recorded
         before = self.head
         kept_dues = dict(self.memory.dues.staged)
         poison: set[int] = set()
@@ -94,7 +93,7 @@ class Shard:
         while True:
             self._firing, self._latest = None, ""
             self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history), before.rules,
-                             before.sweep)
+                             before.sweep, before.recorded)
             turn_to(self.head, stamp_of(rules, quintiles))
             index, runs = -1, []
             try:
@@ -284,7 +283,7 @@ class Shard:
         except msgspec.DecodeError as wrong:
             self._reject(record, "unreadable", str(wrong))
             return
-        context.history = bool(self.head.history)
+        self.head.recorded = context.recorded = ALWAYS if self.head.history else self.head.clock
 
     def _steps_over(self, person: Person, event: Happening, context: Context) -> None:
         effects = self._effects
@@ -369,8 +368,7 @@ class Shard:
 
     def _restore(self, before: Head, dues: dict[str, int | None], context: Context) -> None:
         """Put everything back as it was before the batch."""
-        context.letters = before.letters
-        context.history = bool(before.history)
+        context.letters, context.recorded = before.letters, before.recorded
         self._effects.clear()
         self._opened = ""
         self.memory.take_back(dues)
@@ -387,8 +385,8 @@ class Shard:
 
     def _sealed(self) -> tuple[dict[str, bytes], list[Row]]:
         """What changed, as bytes and rows."""
-        history, at = int(bool(self.head.history)), self.head.clock
-        return self.memory.sealed(), [row_of(effect, key, at, history) for effect, key in self._effects]
+        head = self.head
+        return self.memory.sealed(), [row_of(effect, key, head.clock, head.recorded) for effect, key in self._effects]
 
     def stage(self, batch: Batch) -> None:
         """Hand over what is to be committed; from now on it counts as committed."""

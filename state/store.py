@@ -17,10 +17,15 @@ class StoreError(RuntimeError):
     """The store refuses: another owner, another version, another number of partitions."""
 
 
+ALWAYS = 1 << 60
+"""Later than any time (ms): that recorded days have not ended yet."""
+
+
 class Head(msgspec.Struct, array_like=True):
     """Where a shard stands: its clock (ms), the last offset applied of each stream, the letters it has sent.
 
-    `history` holds, while recorded days are being read, how far each public stream has been reached (ms).
+    `history` holds, while recorded days are being read, how far each public stream has been reached (ms); what is not
+    later than `recorded` belongs to recorded days, `ALWAYS` while they are being read, then their last moment.
     `rules` is the playbook (and the population's cuts) that everybody was last looked at with; while that goes on,
     `sweep` is the last person looked at (`state/sweep.py`), else None.
     """
@@ -31,6 +36,7 @@ class Head(msgspec.Struct, array_like=True):
     history: dict[str, int] = {}
     rules: str = ""
     sweep: str | None = None
+    recorded: int = 0
 
 
 class Turn(msgspec.Struct, array_like=True, frozen=True):

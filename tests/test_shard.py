@@ -8,6 +8,7 @@ import pytest
 
 from domain import letter as letters
 from domain import reject as rejects
+from domain.action import Move
 from domain.effect import Effect
 from domain.letter import Letter
 from domain.partition import partition_of
@@ -148,6 +149,31 @@ def test_no_tick_while_recorded_days_are_read(tmp_path: Path) -> None:
     bench.apply(Record("clicks", HERE, 10**6 + 1, 1_000, None, b'{"type":"history","ended":true}'))
     bench.apply(tick=50_000)
     assert tally.seen[-1] == ("a:ann", "due remind:me", 1_010)
+
+
+def test_what_comes_due_in_recorded_days_belongs_to_them_whenever_it_fires(tmp_path: Path) -> None:
+    """Also where the days ended in the same batch, or long before: their letters are not for anybody to get."""
+    names = [name for name in (f"p{i}" for i in range(6_000)) if partition_of(name.encode(), PARTITIONS) == HERE]
+    names = names[:SLICE + 5]
+    found: list[tuple[int, bool]] = []
+
+    def say(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if isinstance(event, Due):
+            found.append((context.now, context.history))
+            return (Move(id=context.id("say"), at=context.now, person=person.id, segment="x", entered=True),)
+        return ()
+
+    bench = Bench(tmp_path, [timer_after(10), say], HERE)
+    days = [Record("clicks", HERE, 1, 999, None, b'{"type":"history","reached":999}'),
+            *(record(name, at=1_000, offset=2 + n) for n, name in enumerate(names)),
+            record(names[0], at=1_005, offset=50),
+            Record("clicks", HERE, 99, 1_010, None, b'{"type":"history","ended":true}')]
+    rows = bench.apply(*days)
+    assert len(rows) == SLICE
+    bench.reopen()
+    rows += bench.apply(tick=50_000)
+    assert sorted((row.at, row.history) for row in rows) == [(1_010, 1)] * (len(names) - 1) + [(1_015, 0)]
+    assert sorted(found) == [(1_010, True)] * (len(names) - 1) + [(1_015, False)], "what comes due later is of today"
 
 
 @pytest.mark.parametrize(("value", "kind", "because"), [

@@ -8,9 +8,11 @@ Of a segment or a workflow it says whether they are in it, and why (`state/belon
 from collections.abc import Callable, Iterator
 
 from domain.amounts import times
-from domain.condition import BANDS
+from domain.condition import BANDS, RFM_GROUPS
 from domain.duration import roughly
 from domain.event_names import meant
+from domain.known import is_cell
+from domain.rfm_groups import group_of
 from state.addresses import why_not as no_address
 from state.belonging import Belonging, by_the_wall, senders
 from state.days import written
@@ -32,7 +34,7 @@ def why_not(person: Person, name: str, rules: Rules, now: int, moment: Callable[
         yield from _campaign(person, rule, rules, now, belonging)
     if name in rules.workflows.live or any(run.workflow == name for run in person.runs.values()):
         yield from belonging.workflow(name)
-    if name in rules.segment or name in BANDS or name in person.segments:
+    if name in rules.segment or name in BANDS or name in person.segments or _is_of_rfm(name, rules):
         yield from _segment(person, name, rules, now, belonging)
 
 
@@ -40,7 +42,7 @@ def unheard_of(person: Person, name: str, rules: Rules) -> str:
     """Empty when there is something of this name, in the playbook or with the person; else that there is not."""
     there = {*rules.campaigns, *rules.workflows.live, *rules.segment, *BANDS}
     with_them = {*person.segments, *person.been, *(run.workflow for run in person.runs.values())}
-    if name in there or name in with_them:
+    if name in there or name in with_them or _is_of_rfm(name, rules):
         return ""
     return (f'There is no campaign, workflow or segment "{name}" in the playbook' + (meant(name, there) or ".")).strip()
 
@@ -127,6 +129,8 @@ def _segment(person: Person, name: str, rules: Rules, now: int, belonging: Belon
         if rule is not None and rule.static is not None and since is None:
             words = " or ".join(one.words for one in rule.static.enter)
             yield f"{'':5}What puts people in, if its conditions hold then: {words}"
+        if rule is None:
+            yield f"{'':5}{_learned(person, name)}"
         return
     yield f"They are in {name}, {belonging.teller.since(since)}." if since is not None else f"They are not in {name}."
     facts = known(person)
@@ -136,6 +140,23 @@ def _segment(person: Person, name: str, rules: Rules, now: int, belonging: Belon
     change = rule.next_change(person, facts, now)
     if change is not None:
         yield f"{'':5}by the passing of time alone this may change in {roughly(change - now)}"
+
+
+def _is_of_rfm(name: str, rules: Rules) -> bool:
+    """Whether it is a cell or a group that the shop's customers can stand in."""
+    return rules.shop.rfm is not None and (is_cell(name) or name in {f"rfm_{group}" for group in RFM_GROUPS})
+
+
+def _learned(person: Person, name: str) -> str:
+    """Where they stand instead, or why here: of a segment that no file describes."""
+    if name in BANDS:
+        if person.score is None:
+            return "they have no score: no visit of theirs was looked at by a model, or they ordered in it"
+        stands = f"they are in {person.band}" if person.band else "too little was learned so far to tell bands apart"
+        return f"their latest score is {person.score:.1%}: {stands}"
+    if not person.rfm:
+        return "they have no cell of recency, frequency and money: they never ordered"
+    return f"their cell of recency, frequency and money is rfm_{person.rfm}, of the group rfm_{group_of(person.rfm)}"
 
 
 def _statements(held: tuple[str, ...], failed: tuple[str, ...]) -> Iterator[str]:

@@ -254,6 +254,21 @@ def test_a_segment_is_explained_statement_by_statement() -> None:
         "They are in busy, since 2023-11-14 23:13:22.", "     yes  at least 2 pages this visit (has 2)"]
 
 
+def test_cells_groups_and_bands_are_segments_that_no_file_describes() -> None:
+    visitor = Visitor(playbook(shop={"rfm": {}}))
+    assert why(visitor, "rfm_lost", 0) == [
+        "They are not in rfm_lost.", "     they have no cell of recency, frequency and money: they never ordered"]
+    visitor.does(0, "Order Completed", order_id="o1", total=60, currency="EUR", products=[MUG])
+    assert why(visitor, "rfm_512", 1_000)[1] == (
+        "     their cell of recency, frequency and money is rfm_512, of the group rfm_new_customers")
+    assert why(visitor, "rfm_555", 1_000)[0] == "They are not in rfm_555."
+    assert why(visitor, "rfm_556", 1_000) == ['There is no campaign, workflow or segment "rfm_556" in the playbook.']
+    assert why(Visitor(playbook()), "rfm_555", 0)[0].startswith('There is no campaign, workflow or segment "rfm_555"')
+    assert why(visitor, "undecided", 1_000)[1].startswith("     they have no score")
+    visitor.person.score, visitor.person.band = 0.42, "likely_buyers"
+    assert why(visitor, "undecided", 1_000)[1] == "     their latest score is 42.0%: they are in likely_buyers"
+
+
 def test_how_long_ago_is_said_in_words_that_one_can_picture() -> None:
     visitor = Visitor(playbook(campaigns={"late": {"trigger": {"event": "Product Viewed"}, "when": {
         "did": {"event": "Product Viewed", "within": "1d"}}}}))

@@ -203,6 +203,9 @@ def _workflow(row: Row, known: Known) -> _FOUND:
         word, _, rest = detail.partition(" ")
         if word == "step":
             yield from _one_of((rest,), ids, f"{row.which} has no step")
+        elif word == "goal" and rest:
+            goals = [step.goal for step in flow.steps if step.goal]
+            yield from _one_of((rest,), goals or ("none",), f"{row.which} has no goal")
         else:
             yield from _one_of((word,), WAY)
 

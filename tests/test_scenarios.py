@@ -113,6 +113,8 @@ def test_a_row_stands_for_one_happening(rules: Rules) -> None:
     ("| | | coupon | winback | reservd |", 'there is no "reservd"; did you mean "reserved"?'),
     ("| | | workflow | lamp | |", 'there is no workflow "lamp"; did you mean "lamps"?'),
     ("| | | workflow | lamps | step visit |", 'lamps has no step "visit"; did you mean "visits"?'),
+    ("| | | workflow | browse | goal came_bak |", 'browse has no goal "came_bak"; did you mean "came_back"?'),
+    ("| | | workflow | cart | goal won |", 'cart has no goal "won"; possible are none'),
     ("| | Bob | is in | customers | |", "who: Bob does nothing in this story; it is about Ann"),
     ("| | | given | country | Canada |", 'details: should be a two-letter code such as CA, is "Canada"'),
     ("| | | given | consent | granted |", "which: is missing a name: `consent email:marketing`"),

@@ -19,7 +19,9 @@ Said = list[tuple[int, str]]
 
 
 class Twin:
-    """One person in a shop with one workflow. `ok` says whether a send goes through, by the number of events so far."""
+    """One person in a shop with one workflow. A send goes through by the number of events so far; of two runs that ask
+    for the same in one go, the first asks for both, and the other one is held.
+    """
 
     def __init__(self, workflow: dict[str, Any], swap: tuple[int, dict[str, Any]] | None = None) -> None:
         self.workflow, self.swap = workflow, swap
@@ -30,6 +32,7 @@ class Twin:
         self.runs: list[dict[str, Any]] = []
         self.all: list[Said] = []
         self.left_at: int | None = None
+        self.asked = False
         self.now = 0
 
     def live(self, history: list[tuple[int, str, str]]) -> list[Said]:
@@ -74,7 +77,8 @@ class Twin:
             self.look(None)
 
     def look(self, event: tuple[str, str] | None) -> None:
-        for run in list(self.runs):
+        self.asked = False
+        for run in self.oldest():
             flow = run["flow"]
             if event is not None and event[0] in flow.get("leaves_on", ()):
                 self.out(run, f'left {run["at"]} event "{event[0]}"')
@@ -82,6 +86,10 @@ class Twin:
                 self.out(run, f'left {run["at"]} leaves')
             elif (go := self.over(run, event)) is not None:
                 self.follow(run, go)
+
+    def oldest(self) -> list[dict[str, Any]]:
+        """All runs, the one that began first first; of those that began at one instant by name."""
+        return sorted(self.runs, key=lambda run: (run["began"], run["name"]))
 
     def must_leave(self, flow: dict[str, Any]) -> bool:
         return "leaves" in flow and self.holds(flow["leaves"])
@@ -92,7 +100,10 @@ class Twin:
         if "wait" in step or "wait_until" in step:
             return onward if up else None
         if "send" in step:
-            return self.sent(run, step, onward, event is not None, up)
+            if run["went"] is None and not up:
+                self.ask(run, step)
+                return None
+            return onward if run["went"] else str(step.get("otherwise", onward))
         what = step["wait_for"]
         if "event" in what and event is not None and event[0] == what["event"] and (
                 what.get("where", {}).get("kind") in (None, event[1])):
@@ -101,14 +112,10 @@ class Twin:
             return str(what.get("then", onward))
         return str(what.get("otherwise", onward)) if up else None
 
-    def sent(self, run: dict[str, Any], step: dict[str, Any], onward: str, tries: bool, up: bool) -> str | None:
-        if up:
-            return str(step.get("otherwise", onward))
-        if not tries:
-            return None
-        if len(self.events) % 3 == 0:
-            return onward
-        return None if "patience" in step else str(step.get("otherwise", onward))
+    def ask(self, run: dict[str, Any], step: dict[str, Any]) -> None:
+        """What becomes of it moves them on in the next go, at the same instant."""
+        ok, self.asked = not self.asked and len(self.events) % 3 == 0, True
+        run["went"] = True if ok else None if "patience" in step else False
 
     def step(self, run: dict[str, Any]) -> tuple[dict[str, Any], str]:
         steps = run["flow"]["steps"]
@@ -120,7 +127,7 @@ class Twin:
             if not go:
                 self.out(run, f'finished {run["at"]}')
                 return
-            run["at"], run["since"], run["until"] = go, self.now, None
+            run["at"], run["since"], run["until"], run["went"] = go, self.now, None, None
             if self.must_leave(run["flow"]):
                 self.out(run, f"left {go} leaves")
                 return
@@ -133,13 +140,10 @@ class Twin:
             return ""
         if "wait" in step or "wait_until" in step or "wait_for" in step or "send" in step:
             self.stand(run)
-            if "send" in step:  # whether it goes through is told at once, in a moment of its own
-                run["said"].append((self.now, f'step {run["at"]}'))
-                went = self.sent(run, step, onward, True, False)
-                if went is None:
-                    run["said"].pop()
-                return went
-            return self.over(run, None)
+            if "send" not in step:
+                return self.over(run, None)
+            self.ask(run, step)
+            return None
         for way in step.get("branch", ()):
             if self.holds(way["when"]):
                 return str(way["go"])
@@ -191,8 +195,9 @@ class Twin:
         if self.left_at is not None and (
                 again == "never" or (again == "after" and self.now - self.left_at < int(flow["again_after"][:-1]))):
             return
-        run: dict[str, Any] = {"flow": flow, "at": "", "since": self.now, "until": None,
-                               "said": [(self.now, "entered")]}
+        named = blake2b(f"clicks-0-{len(self.events)}".encode(), digest_size=6).hexdigest()
+        run: dict[str, Any] = {"flow": flow, "at": "", "since": self.now, "until": None, "began": self.now,
+                               "name": named, "went": None, "said": [(self.now, "entered")]}
         self.all.append(run["said"])
         self.runs.append(run)
         self.follow(run, flow["steps"][0]["id"])
@@ -202,7 +207,7 @@ class Twin:
         lived = ("steps", "leaves", "leaves_on")
         if all(old.get(part) == new.get(part) for part in lived):
             return
-        for run in list(self.runs):
+        for run in self.oldest():
             policy = new.get("when_changed", "finish")
             if policy == "leave":
                 self.out(run, f'left {run["at"]} changed')

@@ -37,7 +37,8 @@ class Mistakes(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def of(cls, folder: str, problems: Sequence[Problem], since: int, live: str = "", live_since: int = 0) -> Self:
         """The mistakes of a folder, however many there are."""
-        return cls(folder.rstrip("/") or "/", tuple(problems[:KEPT]), len(problems), since, live, live_since)
+        kept = tuple(problem.tellable() for problem in problems[:KEPT])
+        return cls(folder.rstrip("/") or "/", kept, len(problems), since, live, live_since)
 
     def lines(self, when: Callable[[int], str]) -> Iterator[str]:
         """What to tell the marketer; `when` says a time (ms) in words."""

@@ -5,7 +5,7 @@ segments/engaged.toml, line 4, when.sesion: there is nothing called "sesion" her
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 Path = tuple[str | int, ...]
 """Where something stands in a file: names of fields, and places (from 0) in lists."""
@@ -20,8 +20,21 @@ class Problem(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        where = [self.file, f"line {self.line}" if self.line else "", self.field]
-        return ", ".join(part for part in where if part) + f": {self.text}"
+        file, line, field, text = self.tellable()
+        where = [file, f"line {line}" if line else "", field]
+        return ", ".join(part for part in where if part) + f": {text}"
+
+    def tellable(self) -> Self:
+        """The same in text that any file and any terminal takes: names of files need not be text at all.
+
+        >>> print(Problem("segments/\\udcff.toml", 1, "when", "is missing").tellable().file)
+        segments/\\udcff.toml
+        """
+        return self._replace(file=_plain(self.file), field=_plain(self.field), text=_plain(self.text))
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class PlaybookError(ValueError):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from connectors import mistakes_file
+from connectors.playbook_folder import read
 from domain.mistakes import KEPT, SHOWN, Mistakes
-from domain.problem import Problem
+from domain.problem import PlaybookError, Problem
 from tests.support import ROOT, free_port
 from tests.system import SECRETS, House, house
 
@@ -94,6 +95,24 @@ def test_codes_without_a_secret_to_make_them_from_are_refused_in_words(tmp_path:
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[0].startswith("coupons/ten.toml: its codes are made from the shop's secret")
     assert refused.stderr.splitlines()[1:] == [REFUSED]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("engaged.toml", '[when]\nin_segment = "engagd"\n', 'line 2, when.in_segment: there is no segment "engagd"'),
+    ("engaged.toml", '[when]\nhas = { country = "Italy" }\n', 'line 2, when.has.country: should be a two-letter code'),
+    ("caf\udce9.toml", GOOD, "segments/caf\\udce9.toml, line 1, name: should be lower case letters"),
+])
+def test_whatever_is_wrong_can_be_told(tmp_path: Path, name: str, text: str, said: str) -> None:
+    """A name that nobody declares is what is wrong most often; and names of files need not be text at all."""
+    playbook = shop(tmp_path / "shop")
+    (playbook / "segments" / name).write_text(text)
+    with pytest.raises(PlaybookError) as broken:
+        read(playbook)
+    path = mistakes_file.path_of(str(tmp_path))
+    mistakes_file.tell(path, Mistakes.of(str(playbook), broken.value.problems, since=5))
+    told = mistakes_file.read(path)
+    assert told is not None
+    assert said in "\n".join(told.lines(str))
 
 
 def test_few_are_shown_and_all_are_counted() -> None:

@@ -47,7 +47,8 @@ _KINDS: dict[type, tuple[str, str]] = {}
 class Row(NamedTuple):
     """One effect in the outbox. `seq` is its commit's number (0 until committed); `at` is the clock that caused it.
 
-    `history` is 1 for what recorded days caused. `body` is the effect as JSON.
+    `history` is 1 for what recorded days caused. `body` is the effect as JSON. `shard` is whose effect it is (-1 where
+    that was not noted): with the shard it goes to another worker.
     """
 
     seq: int
@@ -57,3 +58,4 @@ class Row(NamedTuple):
     at: int
     history: int
     body: bytes
+    shard: int = -1

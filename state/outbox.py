@@ -39,10 +39,10 @@ def rejected_timer(name: str, origin: str, partition: int, at: int) -> Reject:
                   because=f"a step failed when {name} came due; the timer was set aside", at=at)
 
 
-def row_of(effect: Effect, key: bytes, at: int, recorded: int) -> Row:
-    """An effect as a row; `at` (ms) is the clock, for effects that do not carry their own.
+def row_of(effect: Effect, key: bytes, at: int, recorded: int, shard: int = -1) -> Row:
+    """An effect of a shard as a row; `at` (ms) is the clock, for effects that do not carry their own.
 
     What is not later than `recorded` was caused by recorded days.
     """
     at = getattr(effect, "at", at)
-    return Row(0, effect.id, stream_of(effect), key, at, int(at <= recorded), _encode(effect))
+    return Row(0, effect.id, stream_of(effect), key, at, int(at <= recorded), _encode(effect), shard)

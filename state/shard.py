@@ -385,8 +385,9 @@ class Shard:
 
     def _sealed(self) -> tuple[dict[str, bytes], list[Row]]:
         """What changed, as bytes and rows."""
-        head = self.head
-        return self.memory.sealed(), [row_of(effect, key, head.clock, head.recorded) for effect, key in self._effects]
+        head, here = self.head, self.partition
+        return self.memory.sealed(), [
+            row_of(effect, key, head.clock, head.recorded, here) for effect, key in self._effects]
 
     def stage(self, batch: Batch) -> None:
         """Hand over what is to be committed; from now on it counts as committed."""

@@ -116,7 +116,21 @@ class SqliteStore:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany("INSERT OR REPLACE INTO owners VALUES (?, ?)", [(p, owner) for p in partitions])
         self._db.execute("UPDATE claims SET n = n + 1")
-        # What the shards' former owner had decided and not sent is now ours to send.
+        # What the shards' former owners had decided and not sent is now ours to send: of each shard with the shard, for
+        # what it decides from now on must not come before it (of two letters to one person the later one alone counts).
+        ours = set(partitions)
+        others = self._db.execute("SELECT seq, rows FROM outbox WHERE owner != ? ORDER BY seq", (owner,)).fetchall()
+        for seq, packed in others:
+            rows = _rows(packed)
+            taken = [row for row in rows if row.shard in ours]
+            left = [row for row in rows if row.shard not in ours]
+            if taken:
+                self._db.execute("INSERT INTO outbox (owner, rows) VALUES (?, ?)", (owner, _pack(taken)))
+            if taken and left:
+                self._db.execute("UPDATE outbox SET rows = ? WHERE seq = ?", (_pack(left), seq))
+            elif taken:
+                self._db.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
+        # And what is left of somebody who has no shard any more.
         self._db.execute("UPDATE outbox SET owner = ? WHERE owner NOT IN (SELECT owner FROM owners)", (owner,))
         self._db.execute("COMMIT")
 

@@ -17,10 +17,10 @@ from domain.streams import LETTERS, PARTITIONS
 from state import codec
 from state.context import Context, Due, Happening, Step, Unreadable
 from state.person import Person
-from state.shard import MOST_AT_ONCE, SLICE
+from state.shard import MOST_AT_ONCE, SLICE, Shard
 from state.store import Batch, StoreError
 from state.store_sqlite import SqliteStore
-from tests.shards import Bench, Tally, record, timer_after
+from tests.shards import Bench, Tally, record, shop, timer_after
 
 HERE = partition_of(b"ann", PARTITIONS)
 NEIGHBOUR = next(name for name in (f"n{i}" for i in range(10_000)) if partition_of(name.encode(), PARTITIONS) == HERE)
@@ -398,6 +398,34 @@ def test_outbox_rows_stay_until_they_are_said_to_be_sent(tmp_path: Path) -> None
     bench.store.commit(Batch(), [1])
     bench.reopen()
     assert [row.seq for row in bench.store.outbox()] == [2]
+
+
+def test_what_waits_in_the_outbox_goes_with_its_shard(tmp_path: Path) -> None:
+    """One worker dies, several take its shards over one after another. What it had decided is sent by whoever has the
+    shard, from the first moment on: of two letters to one person the earlier one would count nothing behind the later.
+    """
+    alone = SqliteStore(tmp_path / "store.db", 4)
+    alone.claim(range(4), "alone")
+    shards = [Shard(p, alone, [Tally()], 4, 10) for p in range(4)]
+    for n in range(2):
+        batch = Batch()
+        for shard in shards:
+            bad = Record("clicks", shard.partition, n, 1_000, None, b"{")
+            shard.apply([bad], 0, shop(), None)
+            shard.stage(batch)
+        alone.commit(batch, [])
+    alone.close()
+    for i in range(3):
+        worker = SqliteStore(tmp_path / "store.db", 4)
+        mine = [p for p in range(4) if p % 3 == i]
+        worker.claim(mine, f"worker {i}")
+        found = worker.outbox()
+        said = [(row.shard, rejects.decode(row.body).offset) for row in found]
+        assert said == [(p, n) for n in range(2) for p in mine]
+        worker.commit(Batch(), [row.seq for row in found])
+        assert worker.outbox() == []
+        assert len(worker._db.execute("SELECT seq FROM outbox").fetchall()) == (2 if i < 2 else 0)
+        worker.close()
 
 
 def test_what_follows_at_once_has_ids_of_its_own(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from connectors.log import Log, LogError
 from domain import action, event, message, model, reject
 from domain.mistakes import SHOWN as PROBLEMS
 from domain.mistakes import Mistakes
-from domain.record import Record
+from domain.record import UNREADABLE, Record
 from domain.settings import Settings
 from domain.streams import ACTIONS, MESSAGES, MODELS, PUBLIC, REJECTS
 
@@ -63,7 +63,7 @@ def line(record: Record) -> dict[str, Any] | None:
         if record.stream == MODELS:
             return _model(record)
         return _event(record)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

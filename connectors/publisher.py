@@ -24,7 +24,7 @@ from domain import action as actions
 from domain.action import Arm, Disarm, Send, armed_key, channel, filled_key, published
 from domain.effect import Row
 from domain.failpoint import failpoint
-from domain.record import Outgoing
+from domain.record import UNREADABLE, Outgoing
 from domain.streams import ACTIONS, LETTERS, PEOPLE
 
 GATHERED = 50
@@ -195,7 +195,10 @@ class Publisher:
                             del left[record.stream, record.partition]
                         if not record.value.startswith(_ONSITE):
                             continue
-                        action = actions.decode(record.value)
+                        try:
+                            action = actions.decode(record.value)
+                        except UNREADABLE:  # of another version, or nothing of ours
+                            continue
                         if isinstance(action, Send | Arm) and action.not_after > now:
                             latest[action.anonymous_id, action.campaign] = action
                         elif isinstance(action, Disarm):

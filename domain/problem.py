@@ -25,10 +25,10 @@ class Problem(NamedTuple):
         return ", ".join(part for part in where if part) + f": {text}"
 
     def tellable(self) -> Self:
-        """The same in text that any file and any terminal takes: names of files need not be text at all.
+        r"""The same in text that any file and any terminal takes: names of files need not be text at all.
 
-        >>> print(Problem("segments/\\udcff.toml", 1, "when", "is missing").tellable().file)
-        segments/\\udcff.toml
+        >>> print(Problem("segments/\udcff.toml", 1, "when", "is missing").tellable().file)
+        segments/\udcff.toml
         """
         return self._replace(file=_plain(self.file), field=_plain(self.field), text=_plain(self.text))
 

@@ -2,6 +2,11 @@
 
 from typing import NamedTuple
 
+import msgspec
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a value that is not what it should be brings about when it is decoded. Anybody may write one, to any stream."""
+
 
 class Record(NamedTuple):
     """One record read from the log.

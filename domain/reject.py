@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
+from domain.record import UNREADABLE
+
 LONGEST: Final = 512
 """Characters that are kept of what was refused."""
 
@@ -59,7 +61,7 @@ def beginning(value: bytes) -> str:
     """
     try:
         item = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         text = _FROM_THERE.split(value.decode("utf-8", "replace"), maxsplit=1)[0]
     else:
         about = item.get("context") if isinstance(item, dict) else None

@@ -16,6 +16,7 @@ from domain import playbook as playbooks
 from domain.action import Because
 from domain.partition import partition_of
 from domain.problem import PlaybookError
+from domain.record import UNREADABLE
 from domain.settings import Settings
 from domain.shop import Shop
 from domain.streams import ACTIONS, MESSAGES
@@ -80,7 +81,7 @@ def _newest(log: Log, person: Person) -> dict[str, Because]:
             for record in log.fetch((stream, partition), max(0, end - BACK), end) if end >= 0 else ():
                 try:
                     said = (actions if stream == ACTIONS else messages).decode(record.value)
-                except msgspec.DecodeError:  # of another version
+                except UNREADABLE:  # of another version, or nothing of ours
                     continue
                 if said.person in ids:
                     told[said.id] = said.because

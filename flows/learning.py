@@ -17,7 +17,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import structlog
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
@@ -33,7 +32,7 @@ from domain import model as models
 from domain import outcome as outcomes
 from domain.failpoint import failpoint
 from domain.model import Model
-from domain.record import Outgoing, Record
+from domain.record import UNREADABLE, Outgoing, Record
 from domain.settings import Settings
 from domain.streams import MODELS, OUTCOMES
 from flows import stopping
@@ -122,7 +121,7 @@ class Learning:
             self._dirty = True
             try:
                 outcome = outcomes.decode(record.value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+            except UNREADABLE as wrong:
                 self.unreadable += 1
                 logger.warning("an outcome cannot be read", partition=record.partition, offset=record.offset,
                                why=str(wrong))

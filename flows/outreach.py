@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import structlog
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
@@ -35,7 +34,7 @@ from connectors.settings import load
 from domain import message as messages
 from domain.failpoint import failpoint
 from domain.message import Message
-from domain.record import Outgoing, Record
+from domain.record import UNREADABLE, Outgoing, Record
 from domain.settings import Settings
 from domain.streams import MESSAGES
 from flows import stopping
@@ -173,7 +172,7 @@ class Outreach:
         self._places.setdefault(record.partition, deque()).append(place)
         try:
             message = messages.decode(record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        except UNREADABLE as wrong:
             self.unreadable += 1
             logger.warning("a message cannot be read", partition=record.partition, offset=record.offset, why=str(wrong))
             place[1] = 1

@@ -22,15 +22,13 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 from zlib import crc32
 
-import msgspec
-
 from connectors.history import recorded
 from domain import action as actions
 from domain import event as events
 from domain import message as messages
 from domain import model as models
 from domain.effect import Effect
-from domain.record import Record
+from domain.record import UNREADABLE, Record
 from domain.rehearsal import Found, Heading, Report, Sum
 from domain.settings import Settings
 from domain.streams import ACTIONS, LETTERS, MESSAGES, PUBLIC
@@ -191,7 +189,7 @@ def _look(family: Family, key: str, record: Record, stage: Stage) -> None:
     else:
         try:
             event = events.decode(record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return
         if isinstance(event, events.Track) and event.event in SHOWN:
             family.shown.update((value, key) for name in ("action_id", "message_id")
@@ -203,8 +201,8 @@ def _decided(plan: Plan) -> Iterator[actions.Action | messages.Message]:
     for record in recorded(plan.settings, (ACTIONS, MESSAGES), FOREVER):
         try:
             yield (actions if record.stream == ACTIONS else messages).decode(record.value)
-        except msgspec.DecodeError:
-            continue  # of another version
+        except UNREADABLE:
+            continue  # of another version, or nothing of ours
 
 
 def _perform(plan: Plan, share: int, done: Callable[[int], None]) -> Found:

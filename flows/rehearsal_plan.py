@@ -4,6 +4,7 @@ All of it is read, nothing is written: the log and the store are opened for read
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from connectors.playbook_folder import read
 from domain import model as models
 from domain.event_names import offered
 from domain.playbook import encode
+from domain.record import UNREADABLE
 from domain.settings import Settings
 from domain.streams import MODELS, PUBLIC
 from flows.worker import store_path
@@ -170,7 +172,8 @@ def _models(settings: Settings, wanted: str, was_live: Models | None) -> tuple[d
         return {name: _kept(settings, name) for name in sorted(names)}, ""
     newest: dict[str, bytes] = {}
     for record in recorded(settings, (MODELS,), FOREVER):
-        newest[models.decode(record.value).kind] = record.value
+        with suppress(*UNREADABLE):  # the worker passed it by, too
+            newest[models.decode(record.value).kind] = record.value
     if wanted not in ("recorded", "latest"):
         if not Path(wanted).is_file():
             raise ValueError(f"--model {wanted}: there is no such file; or write recorded, latest or none")

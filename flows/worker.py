@@ -23,7 +23,7 @@ from domain import model as models
 from domain.effect import Row
 from domain.failpoint import failpoint
 from domain.model import Model
-from domain.record import Record
+from domain.record import UNREADABLE, Record
 from domain.settings import Settings
 from domain.streams import MODELS, PUBLIC, SHARD_INPUT
 from flows.live_playbook import LivePlaybook
@@ -236,7 +236,11 @@ class Worker:
 
     def _learned(self, record: Record) -> None:
         """Take a model over, between two batches. The stream is read from its beginning: older ones are passed by."""
-        model = models.decode(record.value)
+        try:
+            model = models.decode(record.value)
+        except UNREADABLE as wrong:
+            logger.warning("a model cannot be read", offset=record.offset, why=str(wrong))
+            return
         if model.kind == PROPENSITY and not self.settings.pinned_model:
             if self.model is not None and model.at < self.model.at:
                 return

@@ -9,20 +9,16 @@ Traceback (most recent call last):
 state.incoming.Refused: neither userId nor anonymousId: nobody to remember this of
 """
 
-import msgspec
-
 from domain import event as events
 from domain import letter as letters
 from domain.event import MAX_ID, Event, text_id
 from domain.letter import Letter
+from domain.record import UNREADABLE
 from state.person import MAX_MAIL, Mail, Person, person_key
 from state.sweep import PEOPLE_KEYS
 
 MAX_VALUE = 262_144
 """Bytes of an event that a shard reads; the collector takes far less."""
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a value that is no event brings about."""
 
 
 class Refused(ValueError):

@@ -14,7 +14,7 @@ import msgspec
 
 from domain.event import Id, text_id
 from domain.letter import Letter
-from domain.record import Record
+from domain.record import UNREADABLE, Record
 from domain.streams import LETTERS
 from state.person import person_key
 
@@ -29,7 +29,6 @@ class _Ids(msgspec.Struct, rename="camel"):
 
 _ids: Callable[[bytes], _Ids] = msgspec.json.Decoder(_Ids).decode
 _letter = msgspec.json.Decoder(Letter).decode
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Kin:
@@ -89,7 +88,7 @@ def named(record: Record) -> tuple[str, tuple[str, ...]]:
             letter = _letter(record.value)
             return (letter.to, ()) if letter.to[:2] in ("u:", "a:") else ("", ())
         ids = _ids(record.value)
-    except _UNREADABLE:
+    except UNREADABLE:
         return "", ()
     user, anonymous = text_id(ids.user_id), text_id(ids.anonymous_id)
     key = person_key(user, anonymous)

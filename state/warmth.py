@@ -14,7 +14,7 @@ import msgspec
 from domain import event as events
 from domain.event import Event, event_time, text_id
 from domain.letter import Letter
-from domain.record import Record
+from domain.record import UNREADABLE, Record
 from state import markers, seen
 from state.event_traces import event_traces
 from state.person import Facts, Person, Trace, person_key
@@ -23,7 +23,6 @@ from state.traces import TraceRule
 Warm = dict[str, dict[str, Trace]]
 """Person key -> the traces of the events under that key."""
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Warm).decode
 
@@ -54,7 +53,7 @@ class Warmth:
             return
         try:
             event = events.decode(record.value)
-        except _UNREADABLE:
+        except UNREADABLE:
             return
         key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
         if not key or key in self._bots:

@@ -178,7 +178,8 @@ def test_killed_at_any_time_under_load_each_outcome_is_learned_once(school: Scho
 
 def test_what_is_no_outcome_is_passed_over(school: School) -> None:
     with school.house.log() as log:
-        log.append([Outgoing(OUTCOMES, b"x", b"{broken", partition=0), Outgoing(OUTCOMES, b"x", b"{}", partition=2)])
+        log.append([Outgoing(OUTCOMES, b"x", b"{broken", partition=0), Outgoing(OUTCOMES, b"x", b"{}", partition=2),
+                    Outgoing(OUTCOMES, b"x", b'{"features":' + b"[" * 100_000, partition=2)])
     school.give(5)
     school.house.start("learning")
     school.house.wait(school.caught_up, "the readable ones are learned")

@@ -226,10 +226,10 @@ def test_recorded_days_send_nothing_and_say_nothing(here: Office) -> None:
 
 def test_what_is_no_message_is_passed_over(here: Office) -> None:
     here.write(Outgoing(MESSAGES, b"x", b"{broken"), Outgoing(MESSAGES, b"x", b"\xff\xfe"), message("m"),
-               Outgoing(MESSAGES, None, b"{}"))
+               Outgoing(MESSAGES, None, b"{}"), Outgoing(MESSAGES, b"x", b'{"context":' + b"[" * 100_000))
     here.turn()
     assert [one.id for one in here.lines()] == ["m"]
-    assert here.flow.unreadable == 3
+    assert here.flow.unreadable == 4
     here.close()
     here.open()
     here.turn(1)

@@ -10,6 +10,8 @@ import pytest
 
 from connectors import metrics, publisher
 from connectors.open_log import open_log
+from domain import model as models
+from domain.model import Model
 from domain.record import Outgoing
 from domain.settings import Settings
 from domain.streams import ACTIONS, MODELS, SHARD_INPUT
@@ -108,6 +110,21 @@ def test_garbage_is_looked_for_in_steps_and_never_meanwhile() -> None:
         garbage.leave()
     assert gc.isenabled()
     assert not gc.get_freeze_count()
+
+
+def test_what_is_no_model_is_passed_by(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    good = models.encode(Model("propensity", 1, "hash", {"pages": 1.0}))
+    with open_log(one.settings) as log:
+        log.append([Outgoing(MODELS, b"m", value) for value in (
+            b"", b"null", b'{"kind":"rfm"}', b'{"kind":"\xff"}', b'{"kind":' + b"[" * 100_000, good)])
+    reader = one.reader([0])
+    for _ in range(50):
+        one.read(reader, [0])
+    assert one.model is not None
+    assert one.model.hash == "hash"
+    reader.close()
+    one.finish()
 
 
 def test_the_lag_of_each_stream_is_what_is_left_to_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from connectors.publisher import GATHERED, Publisher
 from domain import action as actions
 from domain.action import Action, Arm, Content, CouponNews, Disarm, Move, Progress, Send, armed_key, channel
 from domain.effect import Row
-from domain.record import Record
+from domain.record import Outgoing, Record
 from tests.support import Server
 
 pytestmark = pytest.mark.redis
@@ -138,6 +138,16 @@ def test_an_empty_redis_is_filled_from_the_actions(server: Server, log: SqliteLo
     time.sleep(0.25)
     publisher.retry()
     assert armed(server.url) == {"exit", "next"}
+    publisher.close()
+
+
+def test_what_is_no_action_keeps_no_redis_empty(server: Server, log: SqliteLog) -> None:
+    log.append([Outgoing("actions", b"ann", value) for value in (
+        b'{"type":"arm"}', b'{"type":"send"', b'{"type":"disarm","campaign":"\xff"}', actions.encode(arm(1)),
+        b'{"type":"send","content":' + b"[" * 100_000)])
+    publisher = Publisher(log, server.url, SHOP, now)
+    publisher.retry()
+    assert armed(server.url) == {"exit"}
     publisher.close()
 
 

@@ -92,14 +92,21 @@ class Shards(op.StatefulBatchLogic[Work, int, tuple[str, int]]):
 
 class _Publishing(StatelessSinkPartition[Any]):
     def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+        self.worker, self._failed = worker, False
 
     def write_batch(self, items: list[Any]) -> None:
-        self.worker.publish()
+        try:
+            self.worker.publish()
+        except BaseException:
+            self._failed = True
+            raise
         garbage.step()  # who waited for an answer has it
 
     def close(self) -> None:
-        self.worker.finish()
+        if self._failed:  # Bytewax closes what failed, too: to fail once more here would end it without a word of why
+            self.worker.leave()
+        else:
+            self.worker.finish()
         _workers.pop(threading.get_ident(), None)
 
 

@@ -353,6 +353,10 @@ class Worker:
                 self.store.commit(Batch(), sent)
             else:
                 time.sleep(0.01)
+        self.leave()
+
+    def leave(self) -> None:
+        """Close everything. What was decided and is not out stays in the outbox, for whoever comes next."""
         self.publisher.close()
         self.keeper.close()
         self.store.close()

@@ -122,3 +122,32 @@ def test_three_workers_of_which_one_is_killed(tmp_path: Path) -> None:
             home.wait(partial(crowd.has, 300), "messages come in")
         check(home, crowd)
         listener.close()
+
+
+def test_whose_shards_were_taken_over_ends_and_says_why(tmp_path: Path) -> None:
+    """And writes nothing: the other one alone answers."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "shop.toml").write_text('currency = "EUR"\n')
+    with house(tmp_path / "data", tmp_path / "shop", partitions=2) as home:
+
+        def owner() -> list[Any]:
+            store = home.store()
+            try:
+                return store._db.execute("SELECT owner FROM owners").fetchall()
+            finally:
+                store.close()
+
+        home.start("onsite")
+        home.wait(lambda: (home.folder / "store" / "store.db").exists() and bool(owner()), "it has its shards")
+        first, old = owner(), home.running.pop("onsite")
+        home.start("onsite")
+        home.wait(lambda: owner() != first, "the other one has them")
+        with home.log() as log:
+            for who in ("ann", "bob", "cem", "dan"):
+                one = record(who, "Page Viewed", messageId=f"m-{who}")
+                log.append([Outgoing(one.stream, one.key, one.value)])
+        assert old.wait(60) == 1
+        assert home.logs().rstrip().endswith("another worker has taken over shards of this one: this one stops")
+        home.wait(home.drained, "the other one has applied everything")
+        assert len(home.persons()) == 4
+        assert home.stop("onsite") == 0

@@ -134,6 +134,8 @@ def parse(files: Files) -> Playbook:
             part = reading.toml(path, _PARTS[folder], stem=name.removesuffix(".toml"))
             if part is not None:
                 parts[folder].append(part)
+        elif folder == "templates" and name != name.encode(errors="replace").decode():
+            reading.problems.append(Problem(path, 0, "", "has a name that is no text in UTF-8"))
         elif folder == "templates":
             templates[name] = reading.text(path)
         elif folder == "codes":

@@ -98,6 +98,7 @@ def test_codes_without_a_secret_to_make_them_from_are_refused_in_words(tmp_path:
 
 
 @pytest.mark.parametrize(("name", "text", "said"), [
+    ("../templates/caf\udce9.liquid", "<p>", "templates/caf\\udce9.liquid: has a name that is no text in UTF-8"),
     ("engaged.toml", '[when]\nin_segment = "engagd"\n', 'line 2, when.in_segment: there is no segment "engagd"'),
     ("engaged.toml", '[when]\nhas = { country = "Italy" }\n', 'line 2, when.has.country: should be a two-letter code'),
     ("caf\udce9.toml", GOOD, "segments/caf\\udce9.toml, line 1, name: should be lower case letters"),
@@ -105,6 +106,7 @@ def test_codes_without_a_secret_to_make_them_from_are_refused_in_words(tmp_path:
 def test_whatever_is_wrong_can_be_told(tmp_path: Path, name: str, text: str, said: str) -> None:
     """A name that nobody declares is what is wrong most often; and names of files need not be text at all."""
     playbook = shop(tmp_path / "shop")
+    (playbook / "templates").mkdir()
     (playbook / "segments" / name).write_text(text)
     with pytest.raises(PlaybookError) as broken:
         read(playbook)

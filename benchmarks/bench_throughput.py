@@ -3,6 +3,8 @@
 A backlog lies in the log before the engine starts. It is measured between two marks in it, when their messages come out
 on Redis: so the start is not counted, and everything before the second mark has been committed and published. Floor and
 attimo read the same backlog, one after the other, in turn; each has a core to itself, Redis and this process the other.
+
+The budget is in `bench_steps.py` (docs/decisions.md says why): the floor here does not keep anything.
 """
 
 from typing import NamedTuple
@@ -48,9 +50,9 @@ def measure(house: House, events: int, rounds: int) -> list[Result]:
             f"{max(run.resident for run in ours) >> 20} MB resident")
     return [
         result("throughput of onsite, one core", "events/s", [run.events_per_second for run in ours],
-               [run.events_per_second for run in floor], Budget(">= 25,000", least=25_000), note),
+               [run.events_per_second for run in floor], Budget("-"), note),
         result("CPU of onsite per event", "us", [run.cpu_us for run in ours], [run.cpu_us for run in floor],
-               Budget("<= 4x floor", ratio=4)),
+               Budget("-")),
     ]
 
 

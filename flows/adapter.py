@@ -97,7 +97,7 @@ class _Publishing(StatelessSinkPartition[Any]):
     def write_batch(self, items: list[Any]) -> None:
         try:
             self.worker.publish()
-        except BaseException:
+        except BaseException:  # passed on: noted, so that closing does not fail once more
             self._failed = True
             raise
         garbage.step()  # who waited for an answer has it

@@ -45,6 +45,12 @@ class Dues:
         self.staged[person] = None
         self._soon.pop(person, None)
 
+    def of(self, person: str) -> int | None:
+        """The person's entry, as it will be committed."""
+        if person in self.staged:
+            return self.staged[person]
+        return self._store.due(self._partition, person)
+
     def pop(self, clock: int) -> str | None:
         """The next person whose entry is due at `clock`, in the order (due, person); None when nobody is.
 

@@ -10,6 +10,9 @@ from state.dues import Dues
 from state.person import Person
 from state.store import Batch, Store
 
+USED_UP = 1 << 62
+"""In place of an entry: it has come due, and whatever timer there is then is entered anew."""
+
 
 class Memory:
     """The persons of one shard. `touched` are those the current batch has changed."""
@@ -31,12 +34,7 @@ class Memory:
             self.hot.move_to_end(key)
             return person
         kept = self._staged.get(key) or self._store.person(self._partition, key)
-        if kept is None:
-            person = Person(id=key)
-        else:
-            person = codec.decode(kept)
-            if person.timers:
-                self._entry[key] = min(person.timers.values())
+        person = Person(id=key) if kept is None else codec.decode(kept)
         self.hot[key] = person
         return person
 
@@ -47,7 +45,7 @@ class Memory:
         return sorted(found)[:limit]
 
     def entry(self, key: str) -> int:
-        """No timer of this hot person comes due before this time (0: not known)."""
+        """No timer of this person comes due before this time (0: not known)."""
         return self._entry.get(key, 0)
 
     def due(self, clock: int) -> Person | None:
@@ -55,24 +53,31 @@ class Memory:
         key = self.dues.pop(clock)
         if key is None:
             return None
-        person = self.person(key)
-        self._entry.pop(key, None)  # the entry is used up
-        return person
+        self._entry[key] = USED_UP
+        return self.person(key)
 
     def looked_at(self, person: Person) -> None:
         """The timers of a person who was due have fired."""
         if person.timers:
             self.index(person)
         else:
+            self._entry.pop(person.id, None)
             self.dues.clear(person.id)
 
     def index(self, person: Person) -> None:
-        """Keep the person's entry no later than their soonest timer."""
+        """Keep the person's entry no later than their soonest timer.
+
+        Whether it is moved may not depend on who is in memory: an entry that is earlier than it need be takes its turn
+        in a slice, so it decides whose timers fire in this batch, and whose in the next.
+        """
         due = min(person.timers.values())
         known = self._entry.get(person.id)
+        if known is None:
+            known = self.dues.of(person.id)
         if known is None or due < known:
             self.dues.set(person.id, due)
-            self._entry[person.id] = due
+            known = due
+        self._entry[person.id] = known
 
     def sealed(self) -> dict[str, bytes]:
         """What changed, as bytes."""
@@ -89,9 +94,6 @@ class Memory:
             self.hot.pop(key, None)
         self.touched.clear()
         self._entry.clear()
-        for key, person in self.hot.items():
-            if person.timers:
-                self._entry[key] = min(person.timers.values())
         self.dues.reset()
         for key, due in dues.items():
             self.dues.clear(key) if due is None else self.dues.set(key, due)

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS kept (kind TEXT, hash TEXT, bytes BLOB, PRIMARY KEY (
 _PERSON = "SELECT bytes FROM persons WHERE partition = ? AND id = ?"
 _ALL = "SELECT id, bytes FROM persons WHERE partition = ? ORDER BY id"
 _IDS = "SELECT id FROM persons WHERE partition = ? AND id > ? ORDER BY id LIMIT ?"
+_DUE = "SELECT due FROM dues WHERE partition = ? AND person = ?"
 _DUES = ("SELECT due, person FROM dues WHERE partition = ? AND (due, person) > (?, ?) AND due <= ? "
          "ORDER BY due, person LIMIT ?")
 _UPSERT = ("INSERT INTO persons VALUES (?, ?, ?) "
@@ -151,6 +152,10 @@ class SqliteStore:
 
     def dues(self, partition: int, after: tuple[int, str], until: int, limit: int) -> list[tuple[int, str]]:
         return self._db.execute(_DUES, (partition, *after, until, limit)).fetchall()
+
+    def due(self, partition: int, person: str) -> int | None:
+        found = self._db.execute(_DUE, (partition, person)).fetchone()
+        return found[0] if found else None
 
     def next_due(self, partition: int) -> int | None:
         found = self._db.execute("SELECT min(due) FROM dues WHERE partition = ?", (partition,)).fetchone()

@@ -114,6 +114,9 @@ class Scratch:
                  if at == partition and due is not None and after < (due, person) and due <= until]
         return sorted(found)[:limit]
 
+    def due(self, partition: int, person: str) -> int | None:
+        return self._dues.get((partition, person))
+
     def next_due(self, partition: int) -> int | None:
         return min((due for (at, _), due in self._dues.items() if at == partition and due is not None), default=None)
 

@@ -10,6 +10,7 @@ records, so it is the same live and in a re-run.
 from collections.abc import Callable, Container, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from domain import event as events
 from domain.event import Event, event_time, text_id
@@ -96,12 +97,20 @@ times=[], amounts=[])}}
 
 
 def warm(person: Person, origin: str, found: Mapping[str, Trace]) -> None:
-    """Give a person the traces that were found of them under the id `origin`; what they have already stays."""
+    """Give a person the traces that were found of them under the id `origin`; what they have already stays.
+
+    Somebody may be looked at more than once, and is given the same each time: nothing new changes nothing. What was
+    found is given as a copy, for it is given again when a step fails and what it has changed is taken back.
+    """
     facts = person.facets.get(origin)
+    new = [key for key in found if facts is None or key not in facts.traces]
+    if not new:
+        return
     if facts is None:
         facts = person.facets[origin] = Facts()
-    for key, trace in found.items():
-        facts.traces.setdefault(key, trace)
+    for key in new:
+        trace = found[key]
+        facts.traces[key] = replace(trace, times=[*trace.times], amounts=[*trace.amounts])
     facts.version += 1
 
 

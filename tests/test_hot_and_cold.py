@@ -4,6 +4,7 @@ What is kept with a hot person beside what is stored (answers of conditions, wha
 never change a decision: a restart forgets it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,20 @@ import pytest
 from benchmarks import data
 from connectors.playbook_folder import read
 from domain.action import CouponNews, Move, Progress
-from domain.effect import Row
+from domain.effect import Effect, Row
+from domain.event import Track
+from domain.partition import partition_of
 from domain.record import Record
-from domain.streams import ACTIONS, LETTERS, stream_of
+from domain.streams import ACTIONS, LETTERS, PARTITIONS, stream_of
 from flows.onsite import STEPS
+from state.context import Context, Happening
+from state.person import Person
 from state.rules import Rules, compile_rules
-from state.shard import Shard
+from state.shard import SLICE, Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
-from tests import whole_playbook
+from tests import shards, whole_playbook
+from tests.shards import Bench, Tally
 
 T0 = 1_700_000_000_000
 ONLY_ORDERS = """format = "popup"
@@ -99,6 +105,40 @@ def test_hot_and_cold_with_workflows_tags_coupons_and_messages(tmp_path: Path) -
     assert {one.because.reason for one in found if isinstance(one, Move)} == {"", "expired"}
     assert len({one.run for one in found if isinstance(one, Progress) and one.what == "goal"}) > 20
     assert len({one.code for one in found if isinstance(one, CouponNews)}) > 20
+
+
+def moves_timer(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+    """A step that sets somebody's timer to the moment that stands in the event, or takes it away."""
+    if isinstance(event, Track):
+        person.timers.pop("remind:me", None)
+        if event.properties["at"]:
+            person.timers["remind:me"] = event.properties["at"]
+    return ()
+
+
+@pytest.mark.parametrize("later", [9_000, 0])
+def test_whose_timers_fire_in_a_slice_does_not_depend_on_who_is_in_memory(tmp_path: Path, later: int) -> None:
+    """Ann's timer moved later (or went), which leaves her entry where it was; then she gets one that is sooner. Whether
+    she has her turn before all the others, or in another batch, is the same after a restart: else a re-run, which has
+    none, would look at her at another moment.
+    """
+    here = partition_of(b"ann", PARTITIONS)
+    names = [name for name in (f"p{n}" for n in range(10_000)) if partition_of(name.encode(), PARTITIONS) == here]
+    found: list[list[tuple[str, str, int]]] = []
+    for how in ("stays", "goes", "restart"):
+        tally = Tally()
+        bench = Bench(tmp_path / how, [tally, moves_timer], here, hot=0 if how == "goes" else 1_000)
+        bench.apply(*[shards.record(name, "Set", properties={"at": 6_000}) for name in names[:SLICE]])
+        for at in (5_000, later, 7_000):
+            if how == "restart":
+                bench.reopen()
+            bench.apply(shards.record("ann", "Set", properties={"at": at}))
+        bench.apply(tick=8_000)
+        assert len(tally.seen) == SLICE + 3 + SLICE, "the others wait for another batch"
+        bench.apply(tick=8_000)
+        assert ("a:ann", "due remind:me", 7_000) in tally.seen
+        found.append(tally.seen)
+    assert found[0] == found[1] == found[2]
 
 
 def hot_and_cold(tmp_path: Path, rules: Rules, seed: int) -> list[Row]:

@@ -22,7 +22,7 @@ from state.rules import Rules, compile_rules
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
-from state.warmth import missing
+from state.warmth import missing, warm
 from tests.shards import record
 
 PARTITIONS = 2
@@ -184,6 +184,21 @@ def test_a_letter_to_who_was_not_looked_at_yet_does_not_stand_in_its_way(tmp_pat
         shop.reads()
     assert set(shop.people()[f"u:{there}"].segments) == {"mugs"}
     shop.close()
+
+
+def test_what_was_found_is_given_once_however_often_somebody_is_looked_at() -> None:
+    """Nothing new is no change of what is known; and what is counted on with is not what waits to be given."""
+    person, found = Person(id="a:v1"), {"k": Trace(n=1, first_at=5, times=[5])}
+    warm(person, "a:v1", found)
+    person.facets["a:v1"].traces["k"].n += 1
+    person.facets["a:v1"].traces["k"].times.append(7)
+    assert found == {"k": Trace(n=1, first_at=5, times=[5])}
+    before = codec.encode(person)
+    warm(person, "a:v1", found)
+    warm(person, "a:v2", {})
+    assert codec.encode(person) == before
+    warm(person, "a:v1", {**found, "l": Trace(n=1)})
+    assert (person.facets["a:v1"].version, person.facets["a:v1"].traces["k"].times) == (2, [5, 7])
 
 
 def test_a_rerun_gathers_the_same(tmp_path: Path, crowd: list[Record]) -> None:

@@ -106,6 +106,8 @@ class SqliteStore:
 
     def _check(self, path: Path, partitions: int) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:  # SQLite's own, before anything is written
+            raise StoreError(f"there is nothing in {path} yet: attimo has only just been started there")
         if version != VERSION:
             raise StoreError(f"{path} was written by version {version} of the store; this is version {VERSION}")
         kept = self._db.execute("PRAGMA application_id").fetchone()[0] - 0x61740000

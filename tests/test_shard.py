@@ -387,6 +387,12 @@ def test_a_store_of_another_size_is_refused(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "store.db", 32)
 
 
+def test_a_store_that_is_just_being_made_is_no_store_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / "store.db").touch()
+    with pytest.raises(StoreError, match=r"nothing in .* yet"):
+        SqliteStore(tmp_path / "store.db", 64, read_only=True)
+
+
 def test_outbox_rows_stay_until_they_are_said_to_be_sent(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [Tally()], HERE)
     bad = [Record("clicks", HERE, n, 1_000, b"ann", b"{") for n in range(1, 4)]

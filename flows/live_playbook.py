@@ -163,7 +163,7 @@ class LivePlaybook:
             self._warming = None
         wanted = missing(rules.remembered, self.rules.remembered)
         if wanted and shards and any(shard.head.positions for shard in shards.values()):
-            self._warming = WarmUp(self._log, list(shards), rules, wanted, lambda partition: shards[partition].head)
+            self._warming = WarmUp(self._log, shards, rules, wanted)
             logger.info("playbook: what it counts is gathered from the log before it goes live",
                         version=rules.hash[:12], counts=len(wanted))
             return False
@@ -254,7 +254,7 @@ class LivePlaybook:
             return {}
         packed = self._store.kept("warm", _name(shard.partition, last))
         waiting = unpack(packed) if packed and shard.head.sweep is not None else {}
-        found = again(shard.partition, rules_from(source), rules, shard.head, self._log.fetch)
+        found = again(shard, rules_from(source), rules, self._log.fetch)
         return together(waiting, found, rules.remembered)
 
     def _note(self, partition: int, short: str, found: Warm) -> None:

@@ -3,17 +3,19 @@
     the log from its beginning ─▶ a slice whenever there is time ─▶ Warmth by partition ─▶ the swap, whole
 
 The live playbook decides meanwhile. When every shard's own place in the log is reached, the new one is swapped in.
+Letters are read, too: what was sent on to somebody counts with them (`state/sent_on.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from connectors.log import Log
+from connectors.log import Log, Place
 from domain.event import Event
 from domain.record import Record
-from domain.streams import PUBLIC
+from domain.streams import SHARD_INPUT
 from operators.fold_profile import readable
 from state.rules import Rules
-from state.store import Head
+from state.sent_on import SentOn, horizon
+from state.shard import Shard
 from state.traces import TraceRule
 from state.warmth import Warm, Warmth, missing
 
@@ -22,17 +24,25 @@ SLICE = 500
 
 
 class WarmUp:
-    """One new playbook on its way. `heads(partition)` says where a shard stands."""
+    """One new playbook on its way to these shards."""
 
-    def __init__(self, log: Log, partitions: Sequence[int], rules: Rules, wanted: Mapping[str, TraceRule],
-                 heads: Callable[[int], Head]) -> None:
+    def __init__(self, log: Log, shards: Mapping[int, Shard], rules: Rules, wanted: Mapping[str, TraceRule]) -> None:
         self.rules = rules
-        self._heads = heads
-        self._places = [(stream, partition) for stream in PUBLIC for partition in partitions]
-        self._reader = log.reader(self._places, {})
-        self._read: dict[tuple[str, int], int] = {}
-        self._ahead: dict[tuple[str, int], list[Record]] = {}
-        self._warmth = {partition: Warmth(wanted, readable_by(rules)) for partition in partitions}
+        self._log, self._shards, self._wanted = log, shards, wanted
+        self._places = [(stream, partition) for stream in SHARD_INPUT for partition in shards]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._reader = self._log.reader(self._places, {})
+        self._read: dict[Place, int] = {}
+        self._ahead: dict[Place, list[Record]] = {}
+        self._horizons = self._horizons_now()
+        readable = readable_by(self.rules)
+        self._warmth = {partition: Warmth(self._wanted, readable, SentOn(shard), self._horizons[partition])
+                        for partition, shard in self._shards.items()}
+
+    def _horizons_now(self) -> dict[int, int]:
+        return {partition: horizon(shard.head.clock) for partition, shard in self._shards.items()}
 
     def step(self) -> bool:
         """Read a slice; whether all that the shards have read was read here too."""
@@ -44,7 +54,18 @@ class WarmUp:
                 self._ahead.setdefault(place, []).append(record)
             else:
                 self._warmth[record.partition].read(record)
-        return len(records) < SLICE and all(self._read.get(place, -1) >= self._at(place) for place in self._places)
+        if len(records) == SLICE or not all(map(self._reached, self._places)):
+            return False
+        if self._horizons != self._horizons_now():  # it moves every few days: gathered anew, that all count from it
+            self.close()
+            self._begin()
+            return False
+        return True
+
+    def _reached(self, place: Place) -> bool:
+        """Whether all that the shard has read there was read here too, or is no longer in the log."""
+        read, at = self._read.get(place, -1), self._at(place)
+        return read >= at or (self._reader.caught_up(place[1]) and not self._log.fetch(place, read + 1, at))
 
     def finish(self) -> dict[int, Warm]:
         """What was found, by partition, exactly up to where the shards stand now. To be called when `step` says so."""
@@ -63,8 +84,8 @@ class WarmUp:
         """Let go of the log."""
         self._reader.close()
 
-    def _at(self, place: tuple[str, int]) -> int:
-        return self._heads(place[1]).positions.get(place[0], -1)
+    def _at(self, place: Place) -> int:
+        return self._shards[place[1]].head.positions.get(place[0], -1)
 
 
 def readable_by(rules: Rules) -> Callable[[Event], bool]:
@@ -72,14 +93,12 @@ def readable_by(rules: Rules) -> Callable[[Event], bool]:
     return lambda event: readable(event, rules)
 
 
-def again(partition: int, before: Rules, rules: Rules, head: Head,
-          fetch: Callable[[tuple[str, int], int, int], list[Record]]) -> Warm:
-    """What was found when `rules` went live after `before`, with the shard at `head`: once more, from the log."""
+def again(shard: Shard, before: Rules, rules: Rules, fetch: Callable[[Place, int, int], list[Record]]) -> Warm:
+    """What was found when `rules` went live after `before`, with the shard as it is: once more, from the log."""
     wanted = missing(rules.remembered, before.remembered)
-    warmth = Warmth(wanted, readable_by(rules))
+    warmth = Warmth(wanted, readable_by(rules), SentOn(shard), horizon(shard.head.clock))
     if wanted:
-        for stream, position in head.positions.items():
-            if stream in PUBLIC:
-                for record in fetch((stream, partition), 0, position):
-                    warmth.read(record)
+        for stream, position in shard.head.positions.items():
+            for record in fetch((stream, shard.partition), 0, position):
+                warmth.read(record)
     return warmth.found()

@@ -17,6 +17,7 @@ from domain.event import Alias, text_id
 from domain.letter import Letter
 from state.context import Context, Due, Happening, Unreadable
 from state.coupons import settle
+from state.dealings import Moved, stands
 from state.merge import absorb, hand_over
 from state.person import Link, Person, Trace
 from state.warmth import warm
@@ -83,6 +84,8 @@ def _read(person: Person, letter: Letter, context: Context) -> Sequence[Effect]:
             for armed in person.armed.values()
         ]
         body = hand_over(person)
+        if not person.alias_of:
+            person.moved = Moved(letter.sender, stands(context.positions))
         person.alias_of = letter.sender
         effects.append(_letter("handover", person.id, letter.sender, body, context))
         return effects

@@ -1,7 +1,7 @@
 """What a step is given besides the person and the event, and what may happen to a person."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -60,15 +60,16 @@ class Context:
     belongs to recorded days: of all that is not later than `recorded`, also of a timer that fires when they were read.
     `changed` are the needs of conditions that this happening may have changed
     (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
-    first. `neighbour` gives another person of the same shard, to be changed like the one at hand (a desk that hands out
-    coupons, say; whoever is asked for must live in this partition of `partitions`, and new timers are not noticed).
+    first. `positions` is where the shard stands in its streams. `neighbour` gives another person of the same shard, to
+    be changed like the one at hand (a desk that hands out coupons, say; whoever is asked for must live in this
+    partition of `partitions`, and new timers are not noticed).
     `quintiles` is the learned model of kind "rfm". `secret` is the shop's secret: codes are derived from it. `news` are
     effects of what a step asked for on the way (a coupon, the letters of desks); they go out behind those of the steps.
     """
 
     __slots__ = ("_counts", "changed", "event_time", "history", "late", "letters", "model", "moves", "neighbour",
-                 "news", "now", "offset", "origin", "partition", "partitions", "proposals", "quintiles", "recorded",
-                 "rules", "secret", "stream")
+                 "news", "now", "offset", "origin", "partition", "partitions", "positions", "proposals", "quintiles",
+                 "recorded", "rules", "secret", "stream")
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -90,6 +91,7 @@ class Context:
         self.quintiles: Model | None = None
         self.secret = b""
         self.partitions = PARTITIONS
+        self.positions: Mapping[str, int] = {}
         self.neighbour: Callable[[str], Person] = _nobody
         self._counts: Counter[str] = Counter()
 

@@ -3,7 +3,11 @@
 All times are ms since 1970.
 """
 
+from collections.abc import Mapping
+
 import msgspec
+
+from domain.streams import SHARD_INPUT
 
 
 class Said(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
@@ -194,6 +198,24 @@ class Link(msgspec.Struct, array_like=True, gc=False):
 
     state: str
     at: int
+
+
+class Moved(msgspec.Struct, array_like=True, gc=False):
+    """To whom these facts moved first, and where the shard stood then: what it read `after` these offsets (by stream,
+    in the order of SHARD_INPUT) was sent on.
+    """
+
+    to: str
+    after: list[int]
+
+
+def stands(positions: Mapping[str, int]) -> list[int]:
+    """The positions of a shard in the order of SHARD_INPUT.
+
+    >>> stands({"letters": 7, "clicks": 3})
+    [3, -1, -1, -1, 7]
+    """
+    return [positions.get(stream, -1) for stream in SHARD_INPUT]
 
 
 class Mail(msgspec.Struct, array_like=True, gc=False):

@@ -38,6 +38,13 @@ class Memory:
         self.hot[key] = person
         return person
 
+    def glance(self, key: str) -> Person | None:
+        """The person of this key as they are now, to be looked at only: nobody becomes hot by it, or is made."""
+        if (person := self.hot.get(key)) is not None:
+            return person
+        kept = self._staged.get(key) or self._store.person(self._partition, key)
+        return codec.decode(kept) if kept is not None else None
+
     def ids(self, after: str, limit: int) -> list[str]:
         """The ids of persons behind `after`, in order, at most `limit`; those not committed yet included."""
         found = set(self._store.ids(self._partition, after, limit))

@@ -133,7 +133,7 @@ def hand_over(person: Person) -> dict[str, Any]:
         hopes=person.hopes, later=person.later, tags=person.tags,
         runs=person.runs, been=person.been, coupons=coupons.give(person), earlier=decisions.give(person)))
     empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of,
-                   counted=person.counted)
+                   moved=person.moved, counted=person.counted)
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
     person.__dict__.clear()

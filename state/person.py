@@ -24,6 +24,7 @@ from state.dealings import (
     Later,
     Link,
     Mail,
+    Moved,
     Reserved,
     Run,
     Said,
@@ -72,6 +73,7 @@ __all__ = [
     "Later",
     "Link",
     "Mail",
+    "Moved",
     "Order",
     "Person",
     "ProductSeen",
@@ -315,6 +317,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     """One person. `id` is the person key: "u:" + user_id where known, else "a:" + anonymous_id.
 
     `alias_of` is set when these facts moved to a known person: from then on, records are forwarded there.
+    `moved` says to whom that was first, and since which records.
     `rules` is the hash of the playbook that the segments were last matched with (its first 12 characters).
     `timers` maps "kind:id" to its due time. `seen` holds 8-byte hashes and minutes of the last message ids.
     `decisions` are the last words about each campaign, `earlier` what was decided before them (`state/decisions.py`).
@@ -346,6 +349,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     links: dict[str, Link] = {}
     mail: dict[str, Mail] = {}
     alias_of: str = ""
+    moved: Moved | None = None
     bot: bool = False
     rules: str = ""
     tags: dict[str, int] = {}

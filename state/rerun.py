@@ -13,7 +13,7 @@ from domain.streams import SHARD_INPUT
 from state.context import Step
 from state.rules import Rules
 from state.shard import Shard
-from state.store import Batch, Head, Store, Turn
+from state.store import Batch, Store, Turn
 from state.warmth import Warm, together
 
 
@@ -31,13 +31,13 @@ def rerun(
     rules_of: Callable[[str], Rules],
     model_of: Callable[[str], Model | None],
     secret: bytes = b"",
-    warmed: Callable[[int, Rules, Rules, Head], Warm] = lambda partition, before, rules, head: {},
+    warmed: Callable[[Shard, Rules, Rules], Warm] = lambda shard, before, rules: {},
 ) -> list[Row]:
     """Apply the turns to `store` (an empty one); returns every effect, in order.
 
     `fetch(place, first, last)` reads the log; `rules_of` and `model_of` find playbooks and models by their hash.
     `secret` is the shop's: codes of coupons that are made up are made from it.
-    `warmed(partition, before, rules, head)` finds again what was gathered from the log when a playbook was swapped in.
+    `warmed(shard, before, rules)` finds again what was gathered from the log when a playbook was swapped in.
     """
     store.claim([partition], "rerun")
     shard = Shard(partition, store, steps, partitions, hot=10_000, secret=secret)
@@ -50,7 +50,7 @@ def rerun(
         model, quintiles = each_hash(turn.model)
         rules = rules_of(turn.rules) if before is None or before.hash != turn.rules else before
         if before is not None and rules is not before:
-            shard.warm = together(shard.warm, warmed(partition, before, rules, shard.head), rules.remembered)
+            shard.warm = together(shard.warm, warmed(shard, before, rules), rules.remembered)
         before = rules
         shard.apply(records, turn.tick, rules, model_of(model) if model else None,
                     model_of(quintiles) if quintiles else None)

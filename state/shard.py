@@ -95,6 +95,7 @@ class Shard:
             self.head = Head(before.clock, dict(before.positions), before.letters, dict(before.history), before.rules,
                              before.sweep, before.recorded)
             turn_to(self.head, stamp_of(rules, quintiles))
+            context.positions = self.head.positions
             index, runs = -1, []
             try:
                 for index, record in enumerate(records):

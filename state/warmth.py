@@ -1,10 +1,10 @@
 """Warmth: what a new playbook counts, found in what the log holds already, for people as they are when it goes live.
 
-    records of one partition, up to its shard's position ─▶ Warmth.read ─▶ person -> traces ─▶ Shard.warm
+    records and letters of one partition, up to its shard's position ─▶ Warmth.read ─▶ person -> traces ─▶ Shard.warm
 
 A condition that counts within thirty days is right from its first second on: the traces it needs are made from the
 recorded events before the playbook that needs them is swapped in. What comes of it does not depend on the order of the
-records, so it is the same live and in a re-run.
+records, so it is the same live and in a re-run. What was sent on to somebody else counts once (`state/sent_on.py`).
 """
 
 from collections.abc import Callable, Container, Mapping
@@ -16,8 +16,10 @@ from domain import event as events
 from domain.event import Event, event_time, text_id
 from domain.letter import Letter
 from domain.record import UNREADABLE, Record
-from state import markers, seen
+from domain.streams import LETTERS
+from state import incoming, markers, seen
 from state.event_traces import event_traces
+from state.incoming import Refused
 from state.person import Facts, Person, Trace, person_key
 from state.traces import TraceRule
 
@@ -38,26 +40,54 @@ def missing(new: Mapping[str, TraceRule], have: Mapping[str, TraceRule]) -> dict
 
 
 class Warmth:
-    """Gathers the traces of one partition. `readable` tells whether the engine folded an event or refused it."""
+    """Gathers the traces of one partition.
 
-    def __init__(self, rules: Mapping[str, TraceRule], readable: Callable[[Event], bool]) -> None:
+    `readable` tells whether the engine folded an event or refused it, `sent_on(key, stream, offset)` whether the shard
+    sent a record on. What was sent on at `horizon` (ms) or before counts where it stands, later by its letter.
+    """
+
+    def __init__(self, rules: Mapping[str, TraceRule], readable: Callable[[Event], bool],
+                 sent_on: Callable[[str, str, int], bool] = lambda key, stream, offset: False,
+                 horizon: int = 0) -> None:
         self._wanted = frozenset(rules)
         self._rules = event_traces(rules)
-        self._readable = readable
+        self._readable, self._sent_on, self._horizon = readable, sent_on, horizon
         self._facts: dict[str, Facts] = {}
         self._seen: dict[str, Person] = {}
         self._bots: set[str] = set()
 
     def read(self, record: Record) -> None:
         """One record more. What cannot be read, what came twice and what robots did counts nothing."""
+        if record.stream == LETTERS:
+            self._letter(record)
+            return
         if record.value.startswith(markers.START):
             return
         try:
             event = events.decode(record.value)
         except UNREADABLE:
             return
-        key = person_key(text_id(event.user_id), text_id(event.anonymous_id))
-        if not key or key in self._bots:
+        if key := person_key(text_id(event.user_id), text_id(event.anonymous_id)):
+            self._event(key, event, record, record.log_time)
+
+    def _letter(self, record: Record) -> None:
+        """An event that was sent on to here."""
+        try:
+            letter = incoming.letter(record.value)
+            if not incoming.is_news(self._person(letter.to), letter) or letter.kind != "forward":
+                return
+            inner = record._replace(value=str(letter.body.get("value", "")).encode())
+            event = incoming.event(inner.value)
+        except Refused:
+            return
+        at = letter.body.get("at")
+        at = at if type(at) is int else record.log_time
+        if at > self._horizon:
+            self._event(letter.to, event, inner, at)
+
+    def _event(self, key: str, event: Event, record: Record, at: int) -> None:
+        """What happened to this person; `at` is when it came, by the log."""
+        if key in self._bots:
             return
         about = event.context.attimo if event.context is not None else None
         if about is not None and about.bot:
@@ -67,15 +97,21 @@ class Warmth:
         wanted = self._rules.get(event.name)
         if wanted is None or not self._readable(event):
             return
-        known = self._seen.get(key)
-        if known is None:
-            known = self._seen[key] = Person(id=key)
-        if seen.already(known, seen.digest(event.message_id or record.value), record.log_time):
+        if (record.stream == LETTERS or at > self._horizon) and self._sent_on(key, record.stream, record.offset):
+            return
+        if seen.already(self._person(key), seen.digest(event.message_id or record.value), record.log_time):
             return
         facts = self._facts.get(key)
         if facts is None:
             facts = self._facts[key] = Facts()
-        wanted.remember(facts, event, event_time(event, record.log_time))
+        wanted.remember(facts, event, event_time(event, at))
+
+    def _person(self, key: str) -> Person:
+        """What is known of what this person was told already."""
+        known = self._seen.get(key)
+        if known is None:
+            known = self._seen[key] = Person(id=key)
+        return known
 
     def found(self) -> Warm:
         """Everybody of whom something was found."""
@@ -116,7 +152,8 @@ def warm(person: Person, origin: str, found: Mapping[str, Trace]) -> None:
 
 def passed_on(person: Person, found: Mapping[str, Trace], origin: str) -> Letter:
     """What was found of somebody who became known as another one, for that one. The sender gives it its number."""
-    return Letter(kind="warmed", sender=person.id, to=person.alias_of, seq=0, id=f"{origin}-warmed-0",
+    to = person.moved.to if person.moved is not None else person.alias_of
+    return Letter(kind="warmed", sender=person.id, to=to, seq=0, id=f"{origin}-warmed-0",
                   body={"traces": msgspec.to_builtins(dict(found))})
 
 

@@ -191,7 +191,7 @@ def rerun(house: House) -> dict[str, bytes]:
                 partition, turns, fetch, again, STEPS, house.settings.partitions,
                 lambda known: rules_from(store.kept("playbook", known) or b""), lambda known: model_of(store, known),
                 SECRETS["ATTIMO_SECRET"].encode(),
-                warmed=lambda p, before, rules, head: warm_up.again(p, before, rules, head, fetch))
+                warmed=lambda shard, before, rules: warm_up.again(shard, before, rules, fetch))
             assert again.persons(partition) == store.persons(partition)
             again.close()
             decided.update({row.id: row.body for row in rows if row.stream in STREAMS})

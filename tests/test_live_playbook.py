@@ -75,7 +75,7 @@ class Place:
             again = SqliteStore(self.folder / f"again{p}.db", PARTITIONS)
             rerun(p, self.store.turns(p), self.log.fetch, again, STEPS, PARTITIONS,
                   lambda known: rules_from(self.store.kept("playbook", known) or b""), lambda known: None,
-                  warmed=lambda p, before, after, head: warm_up.again(p, before, after, head, self.log.fetch))
+                  warmed=lambda shard, before, after: warm_up.again(shard, before, after, self.log.fetch))
             same = again.persons(p) == self.store.persons(p)
             again.close()
             if not same:

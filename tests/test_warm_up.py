@@ -1,5 +1,9 @@
 """A changed playbook that counts something new: what the log holds is there from the first second on."""
 
+import random
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +12,11 @@ import pytest
 
 from connectors.log import Log
 from connectors.log_sqlite import SqliteLog
+from domain.letter import Letter
 from domain.partition import partition_of
 from domain.playbook import Playbook
 from domain.record import Outgoing, Record
-from domain.streams import LETTERS, PUBLIC
+from domain.streams import LETTERS, PUBLIC, SHARD_INPUT
 from flows import warm_up
 from flows.onsite import STEPS
 from flows.warm_up import WarmUp
@@ -19,10 +24,11 @@ from state import codec
 from state.person import Person, Trace
 from state.rerun import rerun
 from state.rules import Rules, compile_rules
+from state.sent_on import STRETCH
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
-from state.warmth import missing, warm
+from state.warmth import Warmth, missing, warm
 from tests.shards import record
 
 PARTITIONS = 2
@@ -33,6 +39,8 @@ NEW = {
     "spent": {"did": {"event": "Order Completed", "sum": {"of": "total", "at_least": 50}}},
     "bought": {"sequence": {"steps": ["Product Viewed", "Product Added", "Order Completed"]}},
 }
+
+MUG = {"product_id": "p", "category": "mugs"}
 
 
 def rules(segments: dict[str, Any]) -> Rules:
@@ -52,6 +60,7 @@ class Shop:
 
     def __init__(self, folder: Path, live: Rules) -> None:
         self.folder, self.live = folder, live
+        self.lives = dict.fromkeys(range(PARTITIONS), live)
         self.log: Log = SqliteLog(folder / "log", PARTITIONS)
         self.store = SqliteStore(folder / "store.db", PARTITIONS)
         self.store.claim(range(PARTITIONS), "shop")
@@ -66,16 +75,17 @@ class Shop:
 
     def reads(self, limit: int = 1 << 60) -> None:
         """The shards read what is there, and each other's letters."""
-        for _ in range(10):
-            again = False
-            for p, shard in self.shards.items():
-                found = [one for stream in (*PUBLIC, LETTERS) for one in self.log.fetch(
-                    (stream, p), shard.head.positions.get(stream, -1) + 1, limit)]
-                if found:
-                    self._turn(shard, sorted(found, key=lambda one: one.offset), 0)
-                    again = True
-            if not again:
-                return
+        while sum(self.read(p, limit) for p in self.shards):
+            pass
+
+    def read(self, p: int, limit: int, streams: Sequence[str] = SHARD_INPUT) -> bool:
+        """One shard reads what is there of these streams, at most `limit` records; whether there was anything."""
+        shard = self.shards[p]
+        found = [one for stream in streams for one in self.log.fetch(
+            (stream, p), shard.head.positions.get(stream, -1) + 1, 1 << 60)]
+        if found:
+            self._turn(shard, sorted(found, key=lambda one: one.offset)[:limit], 0)
+        return bool(found)
 
     def sweeps(self) -> None:
         while any(shard.head.sweep is not None for shard in self.shards.values()):
@@ -85,23 +95,28 @@ class Shop:
 
     def swaps(self, new: Rules, between: Any = lambda: None, tick: bool = True) -> None:
         """The new playbook warms up and goes live; with `tick` people begin to be looked at again."""
-        warming = WarmUp(self.log, list(self.shards), new, missing(new.remembered, self.live.remembered),
-                         lambda p: self.shards[p].head)
+        warming = WarmUp(self.log, self.shards, new, missing(new.remembered, self.live.remembered))
         while not warming.step():
             between()
         for p, found in warming.finish().items():
             self.shards[p].warm = found
         self.live = new
+        self.lives = dict.fromkeys(self.shards, new)
         if tick:
             for shard in self.shards.values():
                 self.tick(shard)
+
+    def swap(self, p: int, new: Rules) -> None:
+        """One shard alone decides with the new playbook from now on, as with a worker of its own."""
+        self.shards[p].warm = warm_up.again(self.shards[p], self.lives[p], new, self.log.fetch)
+        self.lives[p] = new
 
     def tick(self, shard: Shard) -> None:
         """A slice of people is looked at again."""
         self._turn(shard, [], shard.head.clock + 1)
 
     def _turn(self, shard: Shard, records: list[Record], tick: int) -> None:
-        shard.apply(records, tick, self.live, None)
+        shard.apply(records, tick, self.lives[shard.partition], None)
         batch = Batch()
         shard.stage(batch)
         self.store.commit(batch, [row.seq for row in self.store.outbox()])
@@ -201,6 +216,87 @@ def test_what_was_found_is_given_once_however_often_somebody_is_looked_at() -> N
     assert (person.facets["a:v1"].version, person.facets["a:v1"].traces["k"].times) == (2, [5, 7])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_under_way_counts_once(tmp_path: Path, seed: int) -> None:
+    """People log in on the way, some are named in the wrong partition, letters are read when it suits, and each shard
+    goes over to the new playbook at a moment of its own: what is counted is as if it had been live from the beginning.
+    """
+    chance, new = random.Random(seed), rules({name: NEW[name] for name in ("mugs", "spent")})
+    changed, always = Shop(tmp_path / "a", rules(OLD)), Shop(tmp_path / "b", new)
+    todo = set(changed.shards)
+    for n in range(100):
+        who = f"v{chance.randrange(6)}"
+        more: dict[str, Any] = {"userId": f"user-{who}"} if chance.random() < 0.1 else {}
+        where = "elsewhere" if chance.random() < 0.05 else who
+        one = record(who, "Product Viewed", messageId=f"m{n}", properties=MUG, **more)
+        for shop in (changed, always):
+            shop.happens(one._replace(key=where.encode()))
+        for _ in range(chance.randrange(3)):
+            changed.read(chance.randrange(PARTITIONS), chance.randint(1, 4), chance.choice([SHARD_INPUT, PUBLIC]))
+        if n > 50 and todo and chance.random() < 0.2:
+            changed.swap(todo.pop(), new)
+        if chance.random() < 0.2:
+            changed.tick(changed.shards[chance.randrange(PARTITIONS)])
+    assert not todo
+    for shop in (changed, always):
+        shop.reads()
+        shop.sweeps()
+    there, here = changed.people(), always.people()
+    assert any(person.alias_of for person in here.values())
+    for key, person in here.items():
+        assert counts(there[key]) == counts(person), key
+    changed.close()
+    always.close()
+
+
+def test_what_was_sent_on_long_ago_counts_where_it_stands() -> None:
+    """Its letter may have left the log; what was sent on lately counts by its letter alone."""
+    new, found = rules(NEW), []
+    for at, letters in ((1_000, True), (1_000, False), (3_000, True), (3_000, False)):
+        warmth = Warmth(new.remembered, warm_up.readable_by(new), lambda key, *_: key == "a:x", horizon=2_000)
+        one = record("x", "Product Viewed", at=at, properties=MUG)
+        warmth.read(one)
+        if letters:
+            body = {"value": one.value.decode(), "at": at}
+            sent = Letter(kind="forward", sender="a:x", to="u:ann", seq=1, id="l", body=body)
+            for _ in range(2):
+                warmth.read(Record(LETTERS, 0, 1, at + 5, b"ann", msgspec.json.encode(sent)))
+        found.append({key: sum(trace.n for trace in some.values()) for key, some in warmth.found().items()})
+    once = found[0]["a:x"]
+    assert found == [{"a:x": once}, {"a:x": once}, {"u:ann": once}, {}]
+
+
+def test_what_has_left_the_log_is_not_waited_for(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, rules(OLD))
+    shop.happens(record("v1", "Product Viewed", properties=MUG))
+    shop.reads()
+    with closing(sqlite3.connect(tmp_path / "log" / "log" / "public.db")) as file, file:
+        assert file.execute("DELETE FROM records").rowcount == 1
+    shop.swaps(rules(NEW))
+    shop.sweeps()
+    assert not knows(shop.people()["a:v1"])
+    shop.close()
+
+
+def test_it_is_gathered_anew_when_the_moment_moves_from_which_letters_count(tmp_path: Path) -> None:
+    new, shop = rules(NEW), Shop(tmp_path, rules(OLD))
+    shop.happens(record("v1", "Product Viewed", properties=MUG))
+    shop.reads()
+    warming = WarmUp(shop.log, shop.shards, new, new.remembered)
+    shop.clock += STRETCH
+    shop.happens(record("v1", "Product Viewed", messageId="2", properties=MUG))
+    shop.reads()
+    assert [warming.step() for _ in range(3)] == [False, True, True]
+    found = [some for warm in warming.finish().values() for some in warm.values()]
+    assert {trace.n for some in found for trace in some.values()} == {2}
+    shop.close()
+
+
+def counts(person: Person) -> dict[str, tuple[int, float]]:
+    """How often and how much, whatever the moments in the log."""
+    return {key: (trace.n, trace.total) for key, trace in knows(person).items()}
+
+
 def test_a_rerun_gathers_the_same(tmp_path: Path, crowd: list[Record]) -> None:
     old, new = rules(OLD), rules(NEW)
     shop = Shop(tmp_path, old)
@@ -216,8 +312,8 @@ def test_a_rerun_gathers_the_same(tmp_path: Path, crowd: list[Record]) -> None:
     for p in range(PARTITIONS):
         again = SqliteStore(tmp_path / f"again{p}.db", PARTITIONS)
         rerun(p, shop.store.turns(p), shop.log.fetch, again, STEPS, PARTITIONS, lambda known: book[known],
-              lambda known: None, warmed=lambda p, before, after, head: warm_up.again(
-                  p, before, after, head, shop.log.fetch))
+              lambda known: None,
+              warmed=lambda shard, before, after: warm_up.again(shard, before, after, shop.log.fetch))
         assert again.persons(p) == shop.store.persons(p)
         again.close()
     shop.close()

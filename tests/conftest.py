@@ -15,8 +15,8 @@ LONGEST = (
     "connectors/test_log_conformance.py", "browser/test_discounts.py", "test_rehearsal.py", "test_learning_flow.py",
     "test_outreach_flow.py", "test_kafka_end_to_end.py", "test_fuzz_shard.py", "test_fifths_flow.py",
     "test_coupons_house.py", "connectors/test_log_kafka.py", "connectors/test_fuzz_collector.py",
-    "test_outreach_house.py", "test_finding.py", "test_strays.py", "browser/test_demo_shop.py", "test_conditions.py",
-    "browser/test_whole_house.py", "test_workflow_twin.py", "test_coupons.py", "test_hot_and_cold.py",
+    "test_outreach_house.py", "test_finding.py", "browser/test_demo_shop.py", "test_conditions.py",
+    "browser/test_whole_house.py", "test_workflow_twin.py", "test_hot_and_cold.py",
     "test_conditions_in_time.py", "test_decision_twin.py", "test_workers.py", "test_clean_stop.py")
 """Files that take ten seconds or more, the longest first."""
 

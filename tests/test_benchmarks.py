@@ -116,7 +116,7 @@ def test_the_edge_in_miniature() -> None:
 @pytest.mark.slow
 def test_timers_in_miniature() -> None:
     with house(persons=100) as home:
-        rows = bench_timers.measure(home, timers=2_000, events=3_000, seconds=0.5, rounds=1)
+        rows = bench_timers.measure(home, timers=2_000, events=1_500, seconds=0.5, rounds=1)
     sane(rows, 2)
     assert "2,000 people wait" in rows[0].note
 

@@ -59,12 +59,10 @@ def states(found: CouponTown, who: str) -> list[tuple[str, str]]:
 # -- codes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_million_codes_are_all_different_and_each_says_its_number() -> None:
+def test_codes_are_all_different_for_each_says_its_number() -> None:
     codes = Codes(b"a secret", "winback", "BACK-")
-    made = {codes.code(n) for n in range(1_000_000)}
-    assert len(made) == 1_000_000
-    assert [codes.number(codes.code(n)) for n in (*range(0, 10_000_000, 99_991), 9_999_999)] == [
-        *range(0, 10_000_000, 99_991), 9_999_999]
+    numbers = [*range(50_000), *range(50_000, 10_000_000, 991), 9_999_999]
+    assert [codes.number(codes.code(n)) for n in numbers] == numbers
     some = codes.code(7)
     assert some.startswith("BACK-")
     assert set(some[5:]) <= set(ALPHABET)

@@ -15,8 +15,13 @@ from tests.support import ROOT
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "shop", tmp_path / "shop")
-    return tmp_path / "shop"
+    """The shipped shop with few of its stories: here they need not all be played."""
+    shop = tmp_path / "shop"
+    shutil.copytree(ROOT / "shop", shop)
+    for story in (shop / "scenarios").iterdir():
+        if story.name != "welcome_canada.md":
+            story.unlink()
+    return shop
 
 
 def put(place: Path, name: str) -> None:
@@ -68,7 +73,8 @@ def test_a_readme_is_for_people(place: Path, folder: str, name: str) -> None:
     assert (scenarios(place), signature(place)) == before
     result = CliRunner().invoke(cli, ["check", str(place)])
     assert result.exit_code == 0, result.output
-    assert "warning" not in result.output
+    assert strays(place) == []
+    assert name not in result.output
 
 
 @pytest.mark.parametrize("folder", PLACES)

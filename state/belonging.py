@@ -96,6 +96,11 @@ class Belonging:
                 yield f"It lets them in again {teller.at(been.left_at + flow.again_after)} at the earliest."
         else:
             yield f"{teller.who} never entered the workflow {name}."
+        if flow.leaves is not None:
+            facts = known(self.person)
+            if flow.leaves.holds(self.person, facts, self.now):
+                held, _ = flow.leaves.explain(self.person, facts, self.now)
+                yield f"What makes people leave it holds already, so it does not let them in: {'; '.join(held)}."
         yield from self._ways_in(flow)
 
     def _ways_in(self, flow: WorkflowRule) -> Iterator[str]:

@@ -11,6 +11,7 @@ from domain.rfm_groups import group_of
 from state import codec
 from state.days import written
 from state.funnel import stage_of
+from state.next_look import in_words
 from state.person import Decision, Facts, Person, Said, person_key, routing_key
 from state.rules import Rules
 from state.runs import ASKED
@@ -140,7 +141,7 @@ class _Page:
             yield f"  coupon          {coupon.code} ({coupon.pool}): {coupon.state}{order}{ends}"
         yield from self._runs(person)
         for name, due in sorted(person.timers.items(), key=lambda item: item[1]):
-            yield f"  will be looked at again  {self.moment(due)}  ({name})"
+            yield f"  will be looked at again  {self.moment(due)}  ({in_words(name, person)})"
 
     def _runs(self, person: Person) -> Iterator[str]:
         """Where they are on their ways through workflows, since when, and what they wait for."""

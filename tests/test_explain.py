@@ -1,5 +1,6 @@
 """Explain: the right person is found, and the page says what is known of them and why, in plain words."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from state.addresses import give_up, mark
 from state.decisions import EARLIER_FOR, MAX_EARLIER, remember
 from state.explain import MOST, NEWEST, explain, find, held_at
 from state.merge import absorb, hand_over
+from state.next_look import in_words
 from state.person import Been, Coupon, Decision, Facts, Person, Said, Written, routing_key
 from tests.shards import record, shop
+from tests.support import ROOT
 from tests.town import Town
 from tests.visitor import T0, Visitor, playbook
 
@@ -177,6 +180,19 @@ def test_with_what_it_was_decided_is_said_where_it_is_known() -> None:
     assert "with" not in explain(visitor.person, "EUR", "hello")
 
 
+def test_what_somebody_is_looked_at_again_for_is_told_in_words() -> None:
+    """Of every kind of timer that there is: a name of ours would tell a marketer nothing."""
+    code = "".join(path.read_text() for folder in ("operators", "state") for path in (ROOT / folder).glob("*.py"))
+    kinds = set(re.findall(r'(?:TIMER = |timer = |timers\[f?)"([a-z_]+):', code))
+    assert {"session_end", "workflow", "again", "untag", "segment", "arm"} <= kinds
+    for kind in kinds:
+        assert ":" not in in_words(f"{kind}:x", Person(id="a:x")), kind
+    visitor = Visitor(playbook())
+    visitor.does(0, "Page Viewed")
+    page = explain(visitor.person, "EUR")
+    assert "  will be looked at again  2023-11-14 22:43:20  (their visit ends, if nothing more happens)" in page
+
+
 # -- why not -----------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +254,23 @@ def test_what_a_workflow_sends_is_explained_by_what_lets_people_in() -> None:
     assert why(visitor, "story", 5 * 3_600_000)[:2] == [
         "They went through the workflow story and left it on 2023-11-15 00:13:20 (4 hours ago).",
         "It lets nobody in a second time."]
+
+
+def test_whom_a_workflow_does_not_let_in_because_they_would_leave_at_once_is_told() -> None:
+    leaves = {"session": {"pages_at_least": 2}}
+    book = playbook(workflows={"story": {
+        "enters": [{"event": "Quiz Finished"}], "leaves": leaves, "steps": [{"wait": "1h"}]}})
+    visitor = Visitor(book)
+    visitor.does(0, "Page Viewed")
+    never = "They never entered the workflow story."
+    came = '"Quiz Finished" lets people in, if its conditions hold then'
+    assert why(visitor, "story", 1_000) == [never, f"{came}: it never came."]
+    visitor.does(2_000, "Page Viewed")
+    visitor.does(3_000, "Quiz Finished")
+    assert why(visitor, "story", 4_000) == [
+        never,
+        "What makes people leave it holds already, so it does not let them in: at least 2 pages this visit (has 2).",
+        f"{came}: it came once, last on 2023-11-14 23:13:23 (1 s ago)."]
 
 
 def test_a_segment_is_explained_statement_by_statement() -> None:

@@ -7,12 +7,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 ROUNDS ?= 50
+TIMES ?= 10
 PYTHON ?=
 
 # Tests start some two hundred processes: each would compile all of attimo anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test crash bench lint docs kafka lock clean node
+.PHONY: help run test crash search bench lint docs kafka lock clean node
 
 help: ## what can be made
 	@echo "attimo: marketing automation in the moment"; echo
@@ -29,6 +30,9 @@ test: $(VENV)/ready-dev node ## lint, types and every test (ARGS goes to pytest)
 
 crash: $(VENV)/ready-dev ## kill processes at random, 50 rounds (ROUNDS=n for another number)
 	ATTIMO_CRASH_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/test_crash.py $(ARGS)
+
+search: $(VENV)/ready-dev ## every test with ten times as many random examples (TIMES=n for another number)
+	ATTIMO_EXAMPLES=$(TIMES) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/ready-dev ## measure against the floor, write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)

@@ -16,6 +16,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def examples(count: int) -> int:
+    """How many random examples a test is to try: `count`, or `ATTIMO_EXAMPLES` times as many."""
+    return count * int(os.environ.get("ATTIMO_EXAMPLES", "1"))
+
+
 def data_path(name: str) -> Path:
     """A file of the reference data (`ATTIMO_REFERENCE`, else `../shared/data`), or a visible skip."""
     folder = Path(os.environ.get("ATTIMO_REFERENCE") or ROOT.parent / "shared" / "data")

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from state import codec
 from state.person import Person
 from tests.people import like, rich, typical
+from tests.support import examples
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @given(like(Person))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_bytes_come_back_as_they_were(person: Person) -> None:
     data = codec.encode(person)
     again = codec.decode(data)

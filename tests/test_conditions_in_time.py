@@ -17,6 +17,7 @@ from state.merge import absorb, hand_over
 from state.person import Coupon, Person
 from tests.arbitrary import KINDS, SHOP, SPANS, STAGES, conditions
 from tests.naive import Happened, Past, naive
+from tests.support import examples
 from tests.visitor import T0, Visitor, playbook
 
 PRODUCT = {"product_id": "p", "name": "Mug", "price": 9.5, "category": "a", "quantity": 1}
@@ -127,7 +128,7 @@ def segments_of(plain: list[dict[str, Any]]) -> Playbook:
 
 
 @given(questions, histories)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_membership_is_true_after_every_happening_and_at_every_turn_between(plain: Any, history: Any) -> None:
     watched, at = Watched(plain), 0
     for news in history:
@@ -137,7 +138,7 @@ def test_membership_is_true_after_every_happening_and_at_every_turn_between(plai
 
 
 @given(questions, histories, histories, histories)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_two_who_turn_out_to_be_one_belong_where_one_would(plain: Any, one: Any, other: Any, both: Any) -> None:
     browser, customer = Watched(plain, "x"), Watched(plain, "y")
     customer.visitor.person = Person(id="u:ann")
@@ -161,7 +162,7 @@ def test_two_who_turn_out_to_be_one_belong_where_one_would(plain: Any, one: Any,
 
 
 @given(questions, histories)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_what_is_kept_in_memory_changes_nothing(plain: Any, history: Any) -> None:
     segments = segments_of(plain)
     campaigns = playbook(campaigns={

@@ -28,6 +28,7 @@ from state.person import Coupon, Person
 from state.rules import compile_rules
 from state.shard import Shard
 from tests.shards import record
+from tests.support import examples
 from tests.town import Town
 
 T0 = 1_700_000_000_000
@@ -152,7 +153,7 @@ OPERATIONS = st.lists(st.tuples(
     st.integers(0, 20), st.integers(0, 20)), max_size=40)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(size=st.integers(1, 12), once=st.booleans(), operations=OPERATIONS)
 def test_no_code_is_ever_given_to_two_people(size: int, once: bool, operations: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

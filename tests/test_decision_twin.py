@@ -21,6 +21,7 @@ from tests.hamlet import PARTITIONS, Hamlet
 from tests.naive_decisions import Note, Twin
 from tests.naive_limits import Said
 from tests.naive_person import T0
+from tests.support import examples
 from tests.visitor import playbook
 
 Plain = dict[str, Any]
@@ -228,18 +229,18 @@ def lived(plain: Plain, who: str, zone: str, history: Any) -> Both:
 
 
 @given(shops_with(by_events), people, zones, histories)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_occasions_that_are_events(plain: Plain, who: str, zone: str, history: Any) -> None:
     lived(plain, who, zone, history)
 
 
 @given(shops_with(by_events | by_moves), people, zones, histories)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_segments_and_delays(plain: Plain, who: str, zone: str, history: Any) -> None:
     lived(plain, who, zone, history)
 
 
 @given(shops_with(by_being_here | by_being_here | by_events), people, zones, histories)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_exit_offers_and_seconds_on_the_site(plain: Plain, who: str, zone: str, history: Any) -> None:
     lived(plain, who, zone, history)

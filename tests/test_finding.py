@@ -32,6 +32,7 @@ from state.rules import CampaignRule
 from state.view import known
 from state.ways import ways
 from tests.arbitrary import SHOP, conditions, moments, people, remembering
+from tests.support import examples
 from tests.test_conditions_in_time import HAPPENINGS, OTHER, PRODUCT, Told, segments_of
 from tests.visitor import Visitor, playbook, short
 
@@ -39,7 +40,7 @@ from tests.visitor import Visitor, playbook, short
 
 
 @given(st.lists(conditions, min_size=1, max_size=40), people(), moments)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_whatever_holds_is_found_and_what_is_not_found_time_alone_does_not_change(
         plain: Any, person: Any, now: Any) -> None:
     facts = remembering(person, *plain)
@@ -238,7 +239,7 @@ def through(visitor: Visitor, steps: Sequence[Any], history: list[Told], cold: b
 
 
 @given(st.integers(0, 2**32), st.lists(conditions, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_found_or_asked_one_by_one_hot_or_cold_the_same_is_decided(seed: Any, more: Any) -> None:
     random = Random(seed)
     segment = random.choice([one for one in WHENS if one and "s0" not in str(one)])

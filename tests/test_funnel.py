@@ -14,6 +14,7 @@ from state.funnel import stage_of
 from state.merge import absorb, hand_over
 from state.person import Person
 from state.rules import compile_rules
+from tests.support import examples
 from tests.visitor import T0, Visitor, playbook, short
 
 STAGES = {
@@ -105,7 +106,7 @@ def furthest(visitor: Visitor, names: list[str], carts: list[tuple[int, bool]], 
 @given(st.permutations([*STAGES]), st.integers(1, 5),
        st.lists(st.tuples(st.sampled_from([0, 1_000, 9_000, 20_000, 40_000]), st.integers(0, 4), st.booleans()),
                 min_size=1, max_size=9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_at_every_instant_the_furthest_stage_that_holds(order: list[str], n: int, history: Any) -> None:
     names = order[:n]
     visitor = funnel(names)

@@ -27,7 +27,7 @@ from state.person import MAX_FACETS, MAX_MAIL, MAX_RESERVED, MAX_WRITTEN
 from state.rules import compile_rules
 from tests import whole_playbook
 from tests.shards import Bench, offsets, record
-from tests.support import ROOT
+from tests.support import ROOT, examples
 
 RULES = compile_rules(read(ROOT / "shop"))
 UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -81,13 +81,13 @@ def json(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=UNHURRIED)
 @given(stream=st.sampled_from(PUBLIC), call=calls, at=st.integers(1_700_000_000_000, 1_900_000_000_000))
 def test_nearly_right_events(bench: Bench, stream: str, call: dict[str, Any], at: int) -> None:
     apply(bench, stream, json(call), at)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=UNHURRIED)
 @given(stream=st.sampled_from([*PUBLIC, "letters"]), value=st.binary(max_size=200) | anything.map(json))
 def test_anything_at_all(bench: Bench, stream: str, value: bytes) -> None:
     apply(bench, stream, value, 1_700_000_000_000)
@@ -102,7 +102,7 @@ bodies = st.dictionaries(st.text(max_size=8), anything, max_size=3) | st.fixed_d
     "codes": anything | st.lists(plain, max_size=4), "wanted": plain, "why": plain, "playbook": plain})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=UNHURRIED)
 @given(kind=st.sampled_from(["claim", "handover", "forward", "warmed", "lease", "grant", "codes", "x"]),
        sender=st.sampled_from(["a:eve", "", "c:welcome", desk_key("welcome", 1, PARTITIONS), "d:welcome#x#"]),
        to=st.sampled_from(["a:ann", "c:welcome", desk_key("welcome", HERE, PARTITIONS), "", "d:#1#"]),

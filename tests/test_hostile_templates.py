@@ -14,6 +14,7 @@ from domain.check_words import printed
 from domain.pieces import BLANKS, MOST, Refused, pieces
 from domain.render_work import CHARACTERS, FILTER, STEPS, Context
 from domain.template import FILTERS, Price, Template, Unparsable
+from tests.support import examples
 
 SIZE = 256 * 1024
 """The largest file that is read."""
@@ -85,7 +86,7 @@ PARTS = ("{{", "}}", "{%", "%}", " raw ", "endraw", " doc ", " if a ", "-", " ",
          "|")
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(200))
 @given(st.lists(st.sampled_from(PARTS), max_size=16).map("".join))
 def test_the_pieces_are_those_that_are_parsed(source: str) -> None:
     try:

@@ -26,6 +26,7 @@ from state.store import Batch
 from state.store_sqlite import SqliteStore
 from tests import shards, whole_playbook
 from tests.shards import Bench, Tally
+from tests.support import examples
 
 T0 = 1_700_000_000_000
 ONLY_ORDERS = """format = "popup"
@@ -92,7 +93,7 @@ def run(path: Path, rules: Rules, found: list[Record], hot: int) -> tuple[list[R
     return rows, persons
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(2)))
 def test_hot_and_cold_decide_the_same(tmp_path: Path, rules: Rules, seed: int) -> None:
     rows = hot_and_cold(tmp_path, rules, seed)
     kinds = {row.body.partition(b",")[0] for row in rows}

@@ -13,6 +13,7 @@ from state.person import MAX_FACETS, Cart, CartItem, Count, Facts, Order, Person
 from state.sessions import SESSION_FOR, SESSION_TIMER
 from state.view import combine, known
 from tests.people import T0, like, rich
+from tests.support import examples
 
 FACTS = like(Facts)
 MAPS = st.dictionaries(st.sampled_from(["a:x", "a:y", "u:b"]), FACTS, max_size=3)
@@ -25,7 +26,7 @@ def row(pairs: list[tuple[str, int]]) -> bytes:
 
 
 @given(MAPS, MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_merging_facets_is_commutative(one: dict[str, Facts], other: dict[str, Facts]) -> None:
     merged = merge_facets(one, other)
     assert merged == merge_facets(other, one)
@@ -33,13 +34,13 @@ def test_merging_facets_is_commutative(one: dict[str, Facts], other: dict[str, F
 
 
 @given(MAPS, MAPS, MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_merging_facets_is_associative(a: dict[str, Facts], b: dict[str, Facts], c: dict[str, Facts]) -> None:
     assert merge_facets(merge_facets(a, b), c) == merge_facets(a, merge_facets(b, c))
 
 
 @given(MAPS, MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_merging_facets_is_idempotent(one: dict[str, Facts], other: dict[str, Facts]) -> None:
     assert merge_facets(one, one) == one
     merged = merge_facets(one, other)
@@ -58,14 +59,14 @@ def test_seen_messages_unite_by_the_same_laws(
 
 
 @given(like(Session), like(Session))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_joining_sessions_does_not_depend_on_who_joins_whom(one: Session, other: Session) -> None:
     one.id, other.id = "1a", "2b"
     assert join_sessions(one, other) == join_sessions(other, one)
 
 
 @given(like(Cart), like(Cart))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_joining_carts_keeps_every_product(one: Cart, other: Cart) -> None:
     joined = join_carts(one, other)
     assert joined is not None

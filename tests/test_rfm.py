@@ -33,6 +33,7 @@ from state.rules import compile_rules
 from state.store_sqlite import SqliteStore
 from state.view import known
 from tests.shards import Bench, record
+from tests.support import examples
 from tests.town import Town
 from tests.visitor import T0, Visitor, playbook, short
 
@@ -113,7 +114,7 @@ counts = st.lists(st.integers(1, 6), min_size=4, max_size=4).map(sorted)
 @given(spans, counts, st.lists(st.integers(0, 100), min_size=4, max_size=4).map(sorted),
        st.lists(st.tuples(st.integers(0, 25), st.sampled_from(["order", "order", "refund", "cancel", "look"]), amounts,
                           st.booleans()), min_size=1, max_size=10))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_at_every_second_the_cell_is_what_a_plain_reading_says(
         recency: list[int], frequency: list[int], money: list[int], history: Any) -> None:
     visitor = Visitor(playbook(shop={"rfm": {
@@ -315,7 +316,7 @@ steps = st.lists(st.tuples(
 
 
 @given(steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_nobody_is_counted_twice_whoever_logs_in_when(tmp_path_factory: pytest.TempPathFactory, some: Any) -> None:
     town = Town(tmp_path_factory.mktemp("town"), STEPS, RULES)
     keys = set()

@@ -25,6 +25,7 @@ from state.reactions import Reactions
 from state.rules import Rules, compile_rules
 from state.virtual import Household, Item, Learned
 from tests.hamlet import PARTITIONS, Hamlet
+from tests.support import examples
 from tests.visitor import T0, Visitor
 from tests.workflow_twin import workflows
 
@@ -144,7 +145,7 @@ def rules_of(playbook: Playbook) -> Rules:
 
 
 @given(playbooks(coupons=True), histories, st.sets(st.integers(0, 60), max_size=6), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_one_worker_or_three_and_a_death_at_any_moment(
         playbook: Playbook, history: Any, deaths: set[int], login: bool) -> None:
     rules, records = rules_of(playbook), told(history, login)
@@ -157,7 +158,7 @@ def test_one_worker_or_three_and_a_death_at_any_moment(
 
 
 @given(playbooks(), histories)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_however_the_records_are_cut_into_batches(playbook: Playbook, history: Any) -> None:
     rules, records = rules_of(playbook), told(history)
     one, whole = lived(Hamlet(rules), records), Hamlet(rules)
@@ -167,7 +168,7 @@ def test_however_the_records_are_cut_into_batches(playbook: Playbook, history: A
 
 
 @given(playbooks(), histories)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_shard_tells_a_visitor_what_the_steps_tell_them(playbook: Playbook, history: Any) -> None:
     rules, alone = rules_of(playbook), [(gap, "bea", name) for gap, _, name in history]
     hamlet = lived(Hamlet(rules), told(alone))
@@ -186,7 +187,7 @@ def _heart(one: Action) -> tuple[Any, ...]:
 
 
 @given(playbooks(coupons=True), histories, st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_rehearsal_decides_what_was_live(playbook: Playbook, history: Any, login: bool) -> None:
     """Codes of coupons are the rehearsal's own; letters have other numbers, so that ids differ after a login."""
     rules, records = rules_of(playbook), told(history, login)

@@ -30,6 +30,7 @@ from state.store import Batch
 from state.store_sqlite import SqliteStore
 from state.warmth import Warmth, missing, warm
 from tests.shards import record
+from tests.support import examples
 
 PARTITIONS = 2
 T0 = 1_700_000_000_000
@@ -216,7 +217,7 @@ def test_what_was_found_is_given_once_however_often_somebody_is_looked_at() -> N
     assert (person.facets["a:v1"].version, person.facets["a:v1"].traces["k"].times) == (2, [5, 7])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(examples(3)))
 def test_whatever_is_under_way_counts_once(tmp_path: Path, seed: int) -> None:
     """People log in on the way, some are named in the wrong partition, letters are read when it suits, and each shard
     goes over to the new playbook at a moment of its own: what is counted is as if it had been live from the beginning.

@@ -21,6 +21,7 @@ from state.next_time import WEEKDAYS, next_time
 from state.person import Person
 from state.runs import TIMER, told
 from tests import visitor, workflow_twin
+from tests.support import examples
 from tests.visitor import Visitor, playbook
 from tests.workflow_twin import HORIZON, LATELY, Said, Twin, histories, workflows
 
@@ -86,7 +87,7 @@ def swapped(ann: Visitor, swap: tuple[int, dict[str, Any]]) -> None:
 
 
 @given(workflows(), histories)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_every_step_of_every_run_is_taken_at_its_second(workflow: dict[str, Any], history: list[Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         expected = Twin(workflow).live(history)
@@ -95,7 +96,7 @@ def test_every_step_of_every_run_is_taken_at_its_second(workflow: dict[str, Any]
 
 
 @given(workflows(), workflows(), histories, st.integers(0, 30).map(lambda n: n * 10 + 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_new_version_in_between_changes_what_it_says_it_changes(
         workflow: dict[str, Any], new: dict[str, Any], history: list[Any], at: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +121,7 @@ ZONES = ("Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Asia/Kathman
 
 @given(st.sampled_from(ZONES), st.integers(1_300_000_000 // 60, 1_780_000_000 // 60), st.integers(0, 59_999),
        st.none() | st.tuples(st.integers(0, 23), st.integers(0, 59)), st.sets(st.sampled_from(WEEKDAYS), max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_next_time_of_day_is_the_first_minute_at_which_clocks_have_reached_it(
         name: str, minute: int, rest: int, time: tuple[int, int] | None, days: set[str]) -> None:
     where, wanted = zone(name), time or (0, 0)

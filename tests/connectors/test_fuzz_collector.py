@@ -24,8 +24,9 @@ from domain.record import Outgoing
 from domain.settings import Settings
 from domain.streams import PUBLIC, REJECTS
 from tests.edges import SECRET, SERVER_KEY, WRITE_KEY
+from tests.support import examples
 
-MORE = settings(max_examples=200, deadline=None)
+MORE = settings(max_examples=examples(120), deadline=None)
 SHOP = Settings(secret=SECRET, server_key=SERVER_KEY, write_key=WRITE_KEY, rate_per_key=1_000_000)
 
 

@@ -22,6 +22,7 @@ from domain.settings import Settings
 from domain.streams import ALL
 from tests.connectors.conftest import PARTITIONS
 from tests.kafka_broker import running_broker
+from tests.support import examples
 
 pytestmark = pytest.mark.kafka
 PLACES = [(stream, partition) for stream in ("clicks", "carts", "letters") for partition in range(PARTITIONS)]
@@ -42,7 +43,8 @@ def wide(broker: str) -> str:
     return "wide"
 
 
-@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=50, max_size=200))
 def test_the_partition_is_that_of_the_clients_own_murmur2(broker: str, wide: str, keys: list[bytes]) -> None:
     placed: list[tuple[bytes, int]] = []

@@ -31,6 +31,7 @@ from state.rules import compile_rules
 from state.sessions import SESSION_TIMER
 from state.view import known
 from tests.people import T0
+from tests.support import examples
 from tests.visits import Street
 
 MINUTE = 60_000
@@ -557,7 +558,7 @@ CALLS = st.tuples(NAMES, st.dictionaries(FIELDS, ODD, max_size=6), st.integers(-
 
 
 @given(st.lists(CALLS, max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_whatever_comes_is_folded_or_refused_and_can_be_stored(calls: list[tuple[str, dict[str, Any], int]]) -> None:
     context = Context(0, compile_rules(EURO))
     person = Person(id="a:x")

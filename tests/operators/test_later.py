@@ -18,6 +18,7 @@ from state.merge import absorb, hand_over
 from state.person import MAX_LATER, Later, Person
 from state.quiet import end_of
 from state.rules import compile_rules
+from tests.support import examples
 from tests.visitor import T0, Visitor, playbook, short
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -164,7 +165,7 @@ CHANGES = [datetime(*day, tzinfo=UTC) for day in (
 
 @given(CLOCKS, CLOCKS, st.sampled_from(["Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Pacific/Auckland"]),
        st.sampled_from(CHANGES), st.integers(-36 * 60, 36 * 60))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_quiet_hours_are_those_on_the_wall(begin: str, end: str, where: str, change: datetime, minutes: int) -> None:
     """Minute by minute on the wall: quiet now, and quiet in every minute until they end."""
     zone = ZoneInfo(where)

@@ -14,6 +14,7 @@ from domain.playbook import Playbook
 from state.days import at, local_day, week_began, zone
 from state.exposures import MAX_SHOWINGS, spend
 from state.person import Person
+from tests.support import examples
 from tests.visitor import T0, Visitor, playbook
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -135,7 +136,7 @@ around_midnight = st.tuples(st.integers(1, 7), st.sampled_from([-40 * MINUTE, -2
 
 
 @given(st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_the_engine_counts_as_a_plain_list_does(data: Any) -> None:
     where = data.draw(st.sampled_from(ZONES))
     made = playbook(shop=data.draw(shops), campaigns={
@@ -313,7 +314,7 @@ def test_showings_are_bounded_and_late_ones_find_their_day() -> None:
 
 @given(st.sampled_from([*ZONES, "Asia/Beirut", "America/Havana", "Pacific/Apia", "America/St_Johns"]),
        st.integers(1_300_000_000_000, 1_900_000_000_000), st.integers(-30, 30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_day_and_a_week_are_those_of_the_wall(where: str, now: int, hours: int) -> None:
     local_day(now + hours * HOUR, where)  # what is kept of another moment must not be told of this one
     day = datetime.fromtimestamp(now / 1000, ZoneInfo(where)).date()

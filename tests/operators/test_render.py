@@ -12,6 +12,7 @@ from domain.template import Missing
 from operators.render import clean, content_key, prepare, render
 from state.person import Cart, CartItem, Facts, Order, Person, ProductSeen, Session, Trait
 from state.rules import Rules, compile_rules
+from tests.support import examples
 from tests.visitor import T0, playbook
 
 
@@ -71,7 +72,7 @@ def test_what_is_sanitised_has_nothing_left_that_runs_or_leads_astray(evil: str)
 
 
 @given(st.text(max_size=200) | st.text(alphabet='<>"\'&/= ajvscriptonerlhfimg:', max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_value_makes_a_tag(value: str) -> None:
     facts = Facts(products=[ProductSeen("p", name=value or "x")])
     html = rendered(facts, body='<p>{{ product.name }}</p><img src="/x" alt="{{ product.name }}">').html
@@ -135,7 +136,7 @@ def test_files_of_the_templates_folder() -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_key_changes_whenever_the_words_do(data: Any) -> None:
     rules = rules_with(title="{{ product.name | default: '-' }} {{ cart.count | default: 0 }} {{ first_name }}",
                        body="<p>{% for p in products %}{{ p.price | default: 0 }} {% endfor %}</p>")

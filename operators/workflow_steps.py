@@ -182,8 +182,8 @@ def over(walk: Walk, step: StepRule, came: bool = False) -> int | None:
     person, run, event, now = walk.person, walk.run, walk.event, walk.context.now
     if step.kind == "send":
         return _sent(walk, step)
-    if step.kind == "coupon":
-        return _coupon(walk, step)
+    if step.kind == "coupon":  # an event brings no codes: nobody is asked for them because somebody is in memory or not
+        return _coupon(walk, step) if isinstance(event, (Due, Letter)) and not _anothers(walk) else None
     if (step.event and not came and not isinstance(event, (Due, Letter)) and event.name == step.event
             and step.matches(event) and (not walk.context.late or walk.context.event_time >= run.since)):
         return step.then
@@ -198,10 +198,16 @@ def _sent(walk: Walk, step: StepRule) -> int | None:
         return step.next
     if run.waits == HELD or (run.until and walk.context.now >= run.until):
         return step.otherwise
-    if isinstance(event, Letter) or (isinstance(event, Due) and event.kind != "again" and (
-            event.kind != TIMER[:-1] or event.id != walk.name)):
+    if isinstance(event, Letter) or _anothers(walk):
         return None
     return ask(walk, step)
+
+
+def _anothers(walk: Walk) -> bool:
+    """Whether this is a timer that was not set for this run."""
+    event = walk.event
+    return isinstance(event, Due) and event.kind != "again" and (
+        event.kind != TIMER[:-1] or event.id != walk.name)
 
 
 def due(walk: Walk, step: StepRule) -> int:

@@ -27,6 +27,8 @@ from state.store_sqlite import SqliteStore
 from tests import shards, whole_playbook
 from tests.shards import Bench, Tally
 from tests.support import examples
+from tests.test_workflows import flow
+from tests.visitor import playbook
 
 T0 = 1_700_000_000_000
 ONLY_ORDERS = """format = "popup"
@@ -106,6 +108,20 @@ def test_hot_and_cold_with_workflows_tags_coupons_and_messages(tmp_path: Path) -
     assert {one.because.reason for one in found if isinstance(one, Move)} == {"", "expired"}
     assert len({one.run for one in found if isinstance(one, Progress) and one.what == "goal"}) > 20
     assert len({one.code for one in found if isinstance(one, CouponNews)}) > 20
+
+
+def test_who_waits_for_a_coupon_asks_for_codes_at_the_same_moments(tmp_path: Path) -> None:
+    """The codes have not come for ten minutes; the page that they look at then brings none."""
+    rules = compile_rules(playbook(coupons=[{"name": "gift", "percent": 10, "codes": ["A1"]}],
+                                   workflows={"w": flow({"coupon": "gift"}, {"goal": "given"})}))
+    here, asked = partition_of(b"ann", PARTITIONS), list[list[str]]()
+    for hot in (0, 1_000):
+        bench = Bench(tmp_path / str(hot), STEPS, here, hot)
+        bench.rules = rules
+        rows = bench.apply(shards.record("ann", "Cart Viewed", at=T0, offset=1))
+        rows += bench.apply(shards.record("ann", at=T0 + 700_000, offset=2))
+        asked.append([row.id for row in rows if row.stream == LETTERS])
+    assert asked[0] == asked[1] == [f"carts-{here}-1-desk-0"]
 
 
 def moves_timer(person: Person, event: Happening, context: Context) -> Sequence[Effect]:

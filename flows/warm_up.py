@@ -6,9 +6,10 @@ The live playbook decides meanwhile. When every shard's own place in the log is 
 Letters are read, too: what was sent on to somebody counts with them (`state/sent_on.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from connectors.log import Log, Place
+from connectors.merge import order
 from domain.event import Event
 from domain.record import Record
 from domain.streams import SHARD_INPUT
@@ -71,11 +72,9 @@ class WarmUp:
         """What was found, by partition, exactly up to where the shards stand now. To be called when `step` says so."""
         while not self.step():
             pass
-        for place, ahead in self._ahead.items():
-            until = self._at(place)
-            for record in ahead:
-                if record.offset <= until:
-                    self._warmth[place[1]].read(record)
+        for record in _merged(self._ahead.values()):
+            if record.offset <= self._at((record.stream, record.partition)):
+                self._warmth[record.partition].read(record)
         self._ahead.clear()
         self.close()
         return {partition: warmth.found() for partition, warmth in self._warmth.items()}
@@ -98,7 +97,18 @@ def again(shard: Shard, before: Rules, rules: Rules, fetch: Callable[[Place, int
     wanted = missing(rules.remembered, before.remembered)
     warmth = Warmth(wanted, readable_by(rules), SentOn(shard), horizon(shard.head.clock))
     if wanted:
-        for stream, position in shard.head.positions.items():
-            for record in fetch((stream, shard.partition), 0, position):
-                warmth.read(record)
+        for record in _merged(fetch((stream, shard.partition), 0, position)
+                              for stream, position in shard.head.positions.items()):
+            warmth.read(record)
     return warmth.found()
+
+
+def _merged(places: Iterable[Sequence[Record]]) -> list[Record]:
+    """Records by place in the order in which a reader gives them: of what is bounded the newest is kept."""
+    found: list[Record] = []
+    for records in places:
+        last = 0
+        for record in records:
+            last = max(last, record.log_time)
+            found.append(record if record.log_time == last else record._replace(log_time=last))
+    return sorted(found, key=order)

@@ -218,7 +218,10 @@ def fold(facts: Facts, rule: TraceRule, event: Event, at: int) -> bool:
 
 
 def complete(facts: Facts, rule: TraceRule) -> None:
-    """Note when the steps of this sequence were last done in order, if they were. Fold the steps before."""
+    """Note when the steps of this sequence were last done in order, if they were. Fold the steps before.
+
+    How often that became known is not counted: it depends on the order in which late events and letters came.
+    """
     assert rule.chain is not None
     end = newest_end(facts.traces, *rule.chain)
     if end is None:
@@ -226,12 +229,9 @@ def complete(facts: Facts, rule: TraceRule) -> None:
     trace = facts.traces.get(rule.key)
     if trace is None:
         trace = _begin(facts, rule.key)
-        trace.first_at, trace.times = end, [end]
-    elif end > trace.times[-1]:
-        trace.times = [end]
-    else:
+    elif end <= trace.times[-1]:
         return
-    trace.n += 1
+    trace.n, trace.first_at, trace.times = 1, end, [end]
 
 
 def amount_of(value: Any) -> float:

@@ -49,7 +49,7 @@ class Warmth:
     def __init__(self, rules: Mapping[str, TraceRule], readable: Callable[[Event], bool],
                  sent_on: Callable[[str, str, int], bool] = lambda key, stream, offset: False,
                  horizon: int = 0) -> None:
-        self._wanted = frozenset(rules)
+        self._wanted = tuple(rules)
         self._rules = event_traces(rules)
         self._readable, self._sent_on, self._horizon = readable, sent_on, horizon
         self._facts: dict[str, Facts] = {}
@@ -114,8 +114,10 @@ class Warmth:
         return known
 
     def found(self) -> Warm:
-        """Everybody of whom something was found."""
-        return {key: {name: trace for name, trace in facts.traces.items() if name in self._wanted}
+        """Everybody of whom something was found. In which order their traces stand is the playbook's word, not that of
+        the records: it is kept with them, and a re-run reads these in another order.
+        """
+        return {key: {name: facts.traces[name] for name in self._wanted if name in facts.traces}
                 for key, facts in self._facts.items() if facts.traces}
 
 

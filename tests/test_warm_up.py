@@ -28,7 +28,7 @@ from state.sent_on import STRETCH
 from state.shard import Shard
 from state.store import Batch
 from state.store_sqlite import SqliteStore
-from state.warmth import Warmth, missing, warm
+from state.warmth import Warmth, missing, pack, warm
 from tests.shards import record
 from tests.support import examples
 
@@ -265,6 +265,20 @@ def test_what_was_sent_on_long_ago_counts_where_it_stands() -> None:
         found.append({key: sum(trace.n for trace in some.values()) for key, some in warmth.found().items()})
     once = found[0]["a:x"]
     assert found == [{"a:x": once}, {"a:x": once}, {"u:ann": once}, {}]
+
+
+def test_in_which_order_the_log_is_read_changes_nothing_of_what_was_found() -> None:
+    """A re-run reads it in another one, and ends with the same bytes."""
+    new = rules(NEW)
+    some = [record("x", name, at=at, properties=properties) for name, at, properties in [
+        *events("x", 1_000), *events("y", 20_000)]]
+    found = []
+    for records in (some, some[::-1], sorted(some, key=lambda one: one.stream)):
+        warmth = Warmth(new.remembered, warm_up.readable_by(new))
+        for one in records:
+            warmth.read(one)
+        found.append(pack(warmth.found()))
+    assert len(set(found)) == 1
 
 
 def test_what_has_left_the_log_is_not_waited_for(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Warmth:
             return
         at = letter.body.get("at")
         at = at if type(at) is int else record.log_time
-        if at > self._horizon:
+        if at > self._horizon or letter.sender.startswith("s:"):
             self._event(letter.to, event, inner, at)
 
     def _event(self, key: str, event: Event, record: Record, at: int) -> None:
@@ -97,7 +97,7 @@ class Warmth:
         wanted = self._rules.get(event.name)
         if wanted is None or not self._readable(event):
             return
-        if (record.stream == LETTERS or at > self._horizon) and self._sent_on(key, record.stream, record.offset):
+        if at > self._horizon and self._sent_on(key, record.stream, record.offset):
             return
         if seen.already(self._person(key), seen.digest(event.message_id or record.value), record.log_time):
             return

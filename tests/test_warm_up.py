@@ -281,6 +281,18 @@ def test_in_which_order_the_log_is_read_changes_nothing_of_what_was_found() -> N
     assert len(set(found)) == 1
 
 
+def test_what_was_named_in_the_wrong_partition_counts_by_its_letter_however_long_ago() -> None:
+    """Where it stands is nobody to whom it could be given."""
+    new = rules(NEW)
+    one = record("x", "Product Viewed", at=1_000, properties=MUG)
+    for moved, times in ((False, 1), (True, 1)):
+        warmth = Warmth(new.remembered, warm_up.readable_by(new), lambda *_, moved=moved: moved, horizon=2_000)
+        sent = Letter(kind="forward", sender="s:1", to="a:x", seq=1, id="l",
+                      body={"value": one.value.decode(), "at": 1_000})
+        warmth.read(Record(LETTERS, 0, 1, 1_005, b"x", msgspec.json.encode(sent)))
+        assert {trace.n for some in warmth.found().values() for trace in some.values()} == {times}
+
+
 def test_what_has_left_the_log_is_not_waited_for(tmp_path: Path) -> None:
     shop = Shop(tmp_path, rules(OLD))
     shop.happens(record("v1", "Product Viewed", properties=MUG))

@@ -220,7 +220,7 @@ class LivePlaybook:
         self._keep(rules)
         self.rules = rules
         for partition in shards if before != rules.short else ():
-            self._note(partition, before, {})
+            self._still_needed(partition, before)
         logger.info("playbook", version=rules.hash[:12])
 
     # -- what was found for people whom a shard has not looked at again yet --------------------------------------------
@@ -234,16 +234,33 @@ class LivePlaybook:
         if last == live.short and head.sweep is None:
             return
         packed = self._store.kept("warm", _name(shard.partition, live.short))
-        if packed:
+        if packed and last == live.short:
             shard.warm = unpack(packed)
         elif last not in ("", live.short):
             shard.warm = self._gathered(shard, live)
             self._note(shard.partition, live.short, shard.warm)
-            self._note(shard.partition, last, {})
+            self._still_needed(shard.partition, last)
 
-    def looked(self, shard: Shard) -> None:
-        """A shard has looked at everybody."""
-        self._note(shard.partition, self.rules.short, {})
+    def _still_needed(self, partition: int, short: str) -> None:
+        """What was found for a playbook is kept until everybody was looked at with a later one: should yet another
+        follow before this shard does anything, it starts from there.
+        """
+        name = str(partition)
+        waiting = self._store.kept("warm", name) or b""
+        if short.encode() not in waiting.split():
+            self._store.note("warm", name, waiting + b" " + short.encode())
+
+    def looked(self, shard: Shard) -> bool:
+        """A shard that goes through its people no more: whether that was with the playbook that is live."""
+        partition = shard.partition
+        if short_of(shard.head.rules) != self.rules.short:
+            return False
+        earlier = self._store.kept("warm", str(partition)) or b""
+        for short in (*earlier.decode().split(), self.rules.short):
+            self._note(partition, short, {})
+        if earlier:
+            self._store.note("warm", str(partition), b"")
+        return True
 
     def _gathered(self, shard: Shard, rules: Rules) -> Warm:
         """What these rules count and those that the shard did its last batch with did not, up to where it stands."""

@@ -133,9 +133,8 @@ class Worker:
         shard = self.shards[partition]
         if shard.head.sweep is not None:
             self._sweeping[partition] = None
-        elif partition in self._sweeping:
+        elif partition in self._sweeping and self.playbook.looked(shard):
             del self._sweeping[partition]
-            self.playbook.looked(shard)
         due = None if shard.head.history else shard.next_due()
         if due is None:
             self._dues.pop(partition, None)

@@ -181,6 +181,49 @@ def test_a_playbook_that_counts_nothing_new_does_not_end_what_is_under_way(tmp_p
     assert place.same_again()
 
 
+def test_playbooks_that_follow_before_a_shard_does_anything_do_not_end_what_is_under_way(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    worker = Worker(place)
+    worker.reads()
+    place.counts("cups", "mugs")
+    worker.sees("cups", "mugs")
+    worker.sweeps(1)
+    place.counts("mugs")
+    worker.sees("mugs")
+    place.counts("cups", "mugs")
+    worker.sees("cups", "mugs")
+    assert worker.shards[0].warm
+    worker.sweeps()
+    assert place.members() == {key: {"cups", "mugs"} for key in EVERYBODY}
+    assert place.same_again()
+
+
+def test_a_worker_that_died_while_others_went_on_and_sees_yet_another_one_makes_it_good(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.counts("cups")
+    workers = [Worker(place, [p]) for p in range(PARTITIONS)]
+    for worker in workers:
+        worker.reads()
+    place.counts("cups", "mugs")
+    for worker in workers:
+        worker.sees("cups", "mugs")
+    workers[1].sweeps(1)
+    workers[1].dies()
+    place.counts("mugs")
+    workers[0].sees("mugs")
+    for _ in range(2):
+        workers[1] = Worker(place, [1])
+        workers[1].dies()
+    workers[1] = Worker(place, [1])
+    place.counts("cups", "mugs")
+    for worker in workers:
+        worker.sees("cups", "mugs")
+        worker.sweeps()
+    assert place.members() == {key: {"cups", "mugs"} for key in EVERYBODY}
+    assert place.same_again()
+
+
 def test_a_worker_that_died_while_another_one_swapped_makes_it_good(tmp_path: Path) -> None:
     """Both warm up for themselves; what is live is said once for all of them."""
     place = Place(tmp_path)

@@ -31,7 +31,7 @@ from state.rules import Rules, rules_from
 from state.shard import Shard
 from state.store import Store
 from state.sweep import short_of
-from state.warmth import Warm, missing, pack, together, unpack
+from state.warmth import Warm, missing, pack, together, unknown, unpack
 
 BIG = 500
 """Segments and campaigns of a playbook whose successor is read beside the batches: it would hold them up."""
@@ -212,7 +212,8 @@ class LivePlaybook:
         before = self.rules.short
         for partition, shard in shards.items():
             if short_of(shard.head.rules) in ("", before):
-                shard.warm = together(shard.warm, found.get(partition, {}), rules.remembered)
+                fresh = unknown(found.get(partition, {}), self.rules.remembered)
+                shard.warm = together(shard.warm, fresh, rules.remembered)
             else:  # it has done nothing yet with the playbook that was live until now
                 shard.warm = self._gathered(shard, rules)
             self._note(partition, rules.short, shard.warm)

@@ -18,7 +18,7 @@ from state.rules import Rules
 from state.sent_on import SentOn, horizon
 from state.shard import Shard
 from state.traces import TraceRule
-from state.warmth import Warm, Warmth, missing
+from state.warmth import Warm, Warmth, missing, unknown
 
 SLICE = 500
 """Records that are read at a time: some milliseconds."""
@@ -100,7 +100,7 @@ def again(shard: Shard, before: Rules, rules: Rules, fetch: Callable[[Place, int
         for record in _merged(fetch((stream, shard.partition), 0, position)
                               for stream, position in shard.head.positions.items()):
             warmth.read(record)
-    return warmth.found()
+    return unknown(warmth.found(), before.remembered)
 
 
 def _merged(places: Iterable[Sequence[Record]]) -> list[Record]:

@@ -121,6 +121,16 @@ class Warmth:
                 for key, facts in self._facts.items() if facts.traces}
 
 
+def unknown(found: Warm, have: Container[str]) -> Warm:
+    """Of what was found only what was not counted before: steps of a new sequence may have been, and are complete.
+
+    >>> unknown({"a:x": {"step": Trace(1), "new": Trace(2)}, "a:y": {"step": Trace(1)}}, {"step"})
+    {'a:x': {'new': Trace(n=2, total=0.0, first_at=0, times=[], amounts=[])}}
+    """
+    fresh = {key: {name: trace for name, trace in some.items() if name not in have} for key, some in found.items()}
+    return {key: some for key, some in fresh.items() if some}
+
+
 def together(waiting: Warm, found: Warm, remembered: Container[str]) -> Warm:
     """What people are to be given who were to be given something before, and were not looked at meanwhile; only what
     is `remembered` by the playbook that goes live now.

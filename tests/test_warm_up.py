@@ -293,6 +293,19 @@ def test_what_was_named_in_the_wrong_partition_counts_by_its_letter_however_long
         assert {trace.n for some in warmth.found().values() for trace in some.values()} == {times}
 
 
+def test_steps_of_a_new_sequence_that_are_counted_already_are_not_given_anew(tmp_path: Path) -> None:
+    """Who was sent on counts them as they come, and would have them twice."""
+    added = {"did": {"event": "Product Added", "at_least": 2, "within": "1d"}}
+    old, new = rules({"added": added}), rules({"added": added, "bought": NEW["bought"]})
+    shop = Shop(tmp_path, old)
+    shop.happens(*(record("v1", name, properties=properties) for name, _, properties in events("v1", 0)))
+    shop.reads()
+    found = [name for shard in shop.shards.values()
+             for some in warm_up.again(shard, old, new, shop.log.fetch).values() for name in some]
+    assert set(found) == set(new.remembered) - set(old.remembered)
+    shop.close()
+
+
 def test_what_has_left_the_log_is_not_waited_for(tmp_path: Path) -> None:
     shop = Shop(tmp_path, rules(OLD))
     shop.happens(record("v1", "Product Viewed", properties=MUG))

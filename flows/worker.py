@@ -108,7 +108,7 @@ class Worker:
         self._quiet = self._reads = 0
         self._round_at = self._turns_at = 0.0
         self._elsewhere_at = 0
-        self._let_go = False
+        self._let_go = self._warming = False
         self._turn: frozenset[int] = frozenset()
         self._newest = 0  # no shard's clock is later
 
@@ -177,7 +177,7 @@ class Worker:
         ticks = self._ticks(reader, partitions, now, soonest, TICKED + len(records) // (2 * SLICE))
         self.publisher.retry()
         self._quiet = 0 if records else self._quiet + 1
-        if self.playbook.warming and (not records or not self._reads % BUSY) and self.playbook.warm(self.shards):
+        if self._may_warm(bool(records)) and self.playbook.warm(self.shards):
             self._sweeping.update(dict.fromkeys(self.shards))
         self._reads += 1
         if (moment := time.monotonic()) >= self._round_at:
@@ -187,6 +187,18 @@ class Worker:
             return [(shard_key(p), (p, work.get(p, []), ticks.get(p) or self._otherwise(p)))
                     for p in {**work, **ticks}]
         return []
+
+    def _may_warm(self, busy: bool) -> bool:
+        """Whether it is time for the next playbook to warm up: first the clocks of shards to which nothing has happened
+        for days are moved on, for what was sent on counts by them (`state/sent_on.py`).
+        """
+        if not self.playbook.warming:
+            self._warming = False
+            return False
+        if not self._warming:
+            self._warming = True
+            self._sweeping.update(dict.fromkeys(self.shards))
+        return not self._reads % BUSY if busy else not self._sweeping
 
     def has_let_go(self) -> bool:
         """Whether a playbook was let go of a while ago, and there is rest to clear it away. It is said once."""

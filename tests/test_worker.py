@@ -4,6 +4,7 @@ says of itself while the log has more than it reads at once.
 
 import gc
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from flows import garbage, worker
 from flows.onsite import STEPS
 from flows.worker import LIMIT, TICKED, Worker, wall
 from state import codec
-from state.shard import HELD, SLICE
+from state.rules import Rules
+from state.shard import HELD, SLICE, Shard
+from state.warmth import Warm
 from tests.shards import record
 
 HOURS = 3_600_000
@@ -84,6 +87,44 @@ def test_a_playbook_that_was_let_go_of_is_cleared_away_when_there_is_rest(
         one._quiet = quiet
         said.append(one.has_let_go())
     assert said == [False, False, False, True, False]
+    one.finish()
+
+
+def test_clocks_that_stood_still_are_moved_on_before_a_playbook_warms_up(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has happened here for weeks, and elsewhere it has: what was sent on counts once, by the same moment."""
+    one = made(tmp_path)
+    partitions = range(one.settings.partitions)
+    one.own(partitions)
+    reader = one.reader(partitions)
+
+    def reads(times: int) -> None:
+        for _ in range(times):
+            for _, found in one.read(reader, partitions):
+                one.apply(found)
+            one.publish()
+
+    reads(300)
+    for shard in one.shards.values():
+        shard.head.clock -= 20 * 24 * HOURS
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments" / "keen.toml").write_text(
+        'when = { did = { event = "Page Viewed", at_least = 2, within = "1h" } }\n')
+    clocks = list[int]()
+    swap = one.playbook._swap
+
+    def noted(rules: Rules, found: Mapping[int, Warm], shards: Mapping[int, Shard]) -> None:
+        clocks.extend(shard.head.clock for shard in shards.values())
+        swap(rules, found, shards)
+
+    monkeypatch.setattr(one.playbook, "_swap", noted)
+    for _ in range(500):
+        reads(10)
+        if clocks:
+            break
+    assert len(clocks) == len(partitions)
+    assert min(clocks) > wall() - HOURS
+    reader.close()
     one.finish()
 
 

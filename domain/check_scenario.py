@@ -46,6 +46,8 @@ def check_scenario(story: Scenario, playbook: Playbook) -> list[Problem]:
     """Everything in a story that cannot be told, or would say nothing."""
     known = Known(playbook, {})
     people = {row.who or SOMEBODY for row in story.rows if row.what in ("does", "given")}
+    doers = {row.who or SOMEBODY for row in story.rows if row.what == "does"}
+    told: dict[tuple[str, str], int] = {}
     found, clock = [], 0
     for row in story.rows:
         if row.what in MOVES:
@@ -55,6 +57,11 @@ def check_scenario(story: Scenario, playbook: Playbook) -> list[Problem]:
                 "what is given holds from the beginning: leave it empty" if row.what == "given" else
                 f"`{row.what}` is about all the time since the row that moved the story on: leave it empty, or let "
                 "`time passes` lead there first")))
+        if row.what == "given" and (line := told.setdefault((row.who, row.which), row.line)) != row.line:
+            found.append(Problem(story.file, row.line, "which", f"{row.which} is given in line {line} already"))
+        if row.what in ("is in", "is not in") and not row.who and doers and SOMEBODY not in doers:
+            found.append(Problem(story.file, row.line, "who", (
+                f"of whom? {SOMEBODY} does nothing in this story; it is about {', '.join(sorted(doers))}")))
         found += [Problem(story.file, row.line, field, text) for field, text in _row(row, known)]
         if row.who and row.who not in people:
             found.append(Problem(story.file, row.line, "who", f"{row.who} does nothing in this story"
@@ -183,7 +190,9 @@ def _campaign(row: Row, known: Known) -> _FOUND:
             yield from _one_of(rest.split("/"), (*one.variants, "holdout", "default", *DEVICES[:3]),
                                f"{row.which} has no variant")
         elif word == "because":
-            if not any(reason.startswith(rest) or rest.startswith("missing ") for reason in REASONS):
+            if not rest:
+                yield "details", "is missing the reason: because limit, say"
+            elif rest not in REASONS and rest.partition(" ")[0] != "missing":
                 yield "details", f'there is no reason "{rest}"' + (
                     meant(rest, REASONS) or "; they are listed at the end of docs/playbook.md")
         else:

@@ -88,6 +88,10 @@ def read(file: str, text: str) -> tuple[list[Scenario], list[Problem]]:
             continue
         elif not columns:
             columns = [cell.lower() for cell in _cells(stripped)]
+            if not set(columns) & set(COLUMNS):
+                problems.append(Problem(file, number, "", (
+                    f"a table begins with its heading: | {' | '.join(COLUMNS)} |")))
+                break
             problems += [Problem(file, number, column, f"the columns are {', '.join(COLUMNS)}{meant(column, COLUMNS)}")
                          for column in columns if column not in COLUMNS]
         else:
@@ -136,7 +140,7 @@ def _row(number: int, cells: dict[str, str], clock: int) -> tuple[Row, list[tupl
             mistakes.append(("at", str(wrong) + (f'; did you mean "{text}s"?' if text.lstrip("+").isdecimal() else "")))
     if what in MOVES and at is not None and at < clock:
         mistakes.append(("at", "is before the row above: time runs forward"))
-    if what == "time passes" and at is None:
+    if what == "time passes" and not text:
         mistakes.append(("at", "is missing: until when?"))
     details, values = [], dict[str, Value]()
     for part in _parts(cells.get("details", "")):
@@ -151,7 +155,9 @@ def _row(number: int, cells: dict[str, str], clock: int) -> tuple[Row, list[tupl
 def _parts(text: str) -> Iterator[str]:
     """What stands between commas, but not within quotation marks."""
     for part in re.findall(r'(?:[^,"]|"[^"]*")+', text):
-        if part.strip():
+        if whole := re.fullmatch(r'"([^"]*)"', part.strip()):
+            yield whole[1].strip()
+        elif part.strip():
             yield part.strip()
 
 

@@ -23,6 +23,8 @@ DEVICES = {"phone": "mobile", "computer": "desktop"}
 _GOODS = ("product_id", "sku", "name", "price", "quantity", "category", "brand", "url", "image_url")
 _PAGE = ("url", "path", "title", "referrer")
 _CAMPAIGN = {"source": "source", "medium": "medium", "campaign": "name"}
+BEFORE = ("Identified", "Consent Updated")
+"""What is told of somebody who need not be on the site."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,6 +41,7 @@ class Teller:
         self.traits = dict(traits)
         self._given = given
         self._n = 0
+        self._came = False
 
     @property
     def person(self) -> str:
@@ -96,8 +99,9 @@ class Teller:
             about["page"] = page
         campaign = {_CAMPAIGN[field]: values.pop(field) for field in _CAMPAIGN
                     if field in values and name == "Page Viewed"}
-        if not campaign and "source" in given and self._n == 1:
+        if not campaign and "source" in given and not self._came:
             campaign = {"source": given["source"]}
+        self._came = self._came or name not in BEFORE
         if campaign:
             about["campaign"] = campaign
         return about

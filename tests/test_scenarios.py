@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from connectors.playbook_folder import read
 from connectors.scenario_folder import scenarios
 from domain import scenario
+from domain.condition import Condition, InSession
 from domain.scenario import Scenario
+from domain.segment import Segment
 from flows.scenarios import tell
 from state.rules import Rules, compile_rules
 from tests.support import ROOT
@@ -67,7 +70,7 @@ CANADA = ("| | | given | country | CA |", "| 0s | | does | Page Viewed | |", "| 
     ("| | | leaves | new_visitors | |", "leaves: new_visitors did not come. Ann is in new_visitors, since 0 s: "),
     ("| | | shown | thank_you | |", 'Its occasion never came: no "Order Completed" so far.'),
     ("| | | shown | need_a_hand | |", "Ann is not in hesitating_with_cart: what does not hold is cart"),
-    ("| | | message | cart_mail | |", "Ann never entered the workflow cart. Ann is not in cart_left_behind: what does"),
+    ("| | | message | cart_mail | |", "Ann never entered the workflow cart. What makes people leave it holds already"),
     ("| | | workflow | after_order | entered |", 'Ann never entered the workflow after_order. "Order Completed" lets'),
     ("| | | workflow | welcome | entered |", "Ann is not in letters_welcome: what does not hold is"),
     ("| | | coupon | winback | reserved |", "coupon: winback did not come. Nothing of the kind came."),
@@ -108,6 +111,8 @@ def test_a_row_stands_for_one_happening(rules: Rules) -> None:
     ("| | | shown | thank_you | title=Thank |", 'says nothing here; did you mean "title contains Thank"?'),
     ("| | | message | cart_mail | variant shrot |", 'cart_mail has no variant "shrot"; did you mean "short"?'),
     ("| | | held | cart_mail | because limits |", 'there is no reason "limits"; did you mean "limit"?'),
+    ("| | | held | cart_mail | because |", "details: is missing the reason: because limit, say"),
+    ("| | | held | cart_mail | because con |", 'there is no reason "con"'),
     ("| | | enters | custmers | |", 'there is no segment "custmers"; did you mean "customers"?'),
     ("| | | is in | customers | because limit |", "details: nothing can be said about `is in` here: leave it empty"),
     ("| | | coupon | winback | reservd |", 'there is no "reservd"; did you mean "reserved"?'),
@@ -143,6 +148,29 @@ def test_a_story_that_says_nothing_is_not_told(rules: Rules, row: str, said: str
     assert said in found[0]
 
 
+def test_who_is_in_a_segment_is_somebody_who_does_something(rules: Rules) -> None:
+    bea = "| 0s | Bea | does | Page Viewed | |"
+    for what in ("is in", "is not in"):
+        assert wrong(rules, bea, f"| | | {what} | new_visitors | |") == [
+            "s.md, line 6, who: of whom? Ann does nothing in this story; it is about Bea"]
+    assert wrong(rules, bea, "| | Bea | is in | new_visitors | |") == []
+
+
+def test_what_is_given_is_given_once(rules: Rules) -> None:
+    found = wrong(rules, "| | | given | country | CA |", "| | Ann | given | device | phone |",
+                  "| | | given | device | tablet |", "| | Ann | given | country | IT |", "| 0s | | does | Page Viewed | |",
+                  "| | | given | trait plan | gold |", "| | | given | trait plan | silver |")
+    assert found == ["s.md, line 11, which: trait plan is given in line 10 already"]
+
+
+def test_the_source_is_that_of_the_visit_also_where_more_is_given(rules: Rules) -> None:
+    asks = compile_rules(msgspec.structs.replace(rules.playbook, segments=(
+        *rules.playbook.segments, Segment("sent", Condition(session=InSession(source="google"))))))
+    for more in ("trait plan | gold", "consent marketing | granted", "language | it"):
+        assert wrong(asks, "| | | given | source | google |", f"| | | given | {more} |",
+                     "| 0s | | does | Page Viewed | |", "| | | is in | sent | |") == []
+
+
 def test_an_event_that_would_be_refused_is_said(rules: Rules) -> None:
     found = wrong(rules, CANADA[1], "| 5s | | does | Order Completed | total=abc |")
     assert found == ["s.md, line 6, details: this event would be refused: properties.total: should be an amount of "
@@ -155,6 +183,7 @@ def test_an_event_that_would_be_refused_is_said(rules: Rules) -> None:
     "| 0s | | does | logs in | customer=ann |",
     "| 0s | Bob | does | Page Viewed | |", "| | | is not in | rfm_555 | |", "| | | is not in | funnel_paying | |",
     "| | | not shown | cart_mail | |", "| 0s | | is not in | customers | |", "| 0s | | nothing | | |",
+    "| | Bob | given | country | CA |",
 ])
 def test_what_can_be_told_is_told(rules: Rules, row: str) -> None:
     assert wrong(rules, CANADA[1], row) == []
@@ -211,11 +240,19 @@ def test_where_somebody_stands_in_a_workflow_is_said(rules: Rules) -> None:
     ("| | | time passes | | |", "at: is missing: until when?"),
     ("| | | shown | | |", "which: is missing"),
     ("| 5 | | does | Page Viewed | |", 'is "5"; did you mean "5s"?'),
+    ("| 5 | | time passes | | |", 'is "5"; did you mean "5s"?'),
     ("| 5s | | does | Page Viewed | a=1 | b=2 |", "line 5: the row has 6 cells, and the heading of the table has 5"),
 ])
 def test_a_story_that_cannot_be_read_says_where(row: str, said: str) -> None:
     _, problems = scenario.read("s.md", HEAD + row)
-    assert any(said in str(problem) for problem in problems), problems
+    assert said in str(problems[0]), problems
+    assert len(problems) == 1
+
+
+def test_a_table_without_its_heading_is_one_mistake() -> None:
+    _, problems = scenario.read("s.md", "# A story\n\n| 0s | does | Page Viewed | |\n| 5s | does | Page Viewed | |")
+    assert [str(problem) for problem in problems] == [
+        "s.md, line 3: a table begins with its heading: | at | who | what | which | details |"]
 
 
 def test_time_does_not_run_back() -> None:
@@ -236,4 +273,5 @@ def test_the_same_story_is_told_the_same_twice(rules: Rules) -> None:
 def test_what_was_said_can_be_told_word_for_word(rules: Rules) -> None:
     assert wrong(rules, *CANADA, "| 60s | | shown | welcome_canada | title contains HELLO, title lacks Brazil, "
                                  'body contains "days, duties paid", button contains ship, url contains /shop/, '
+                                 '"title contains hello, canada", '
                                  "image lacks lamp, coupon lacks LUME, discount lacks percent, variant default |") == []

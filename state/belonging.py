@@ -50,7 +50,7 @@ class Belonging:
         if rule is None:
             yield f"{self.teller.be()} not in {name}."
         elif rule.static is not None:
-            yield f"{self.teller.be()} not in {name}: nothing has put them in."
+            yield f"{self.teller.be()} not in {name}: nothing has put them in, or it is over."
         else:
             facts = known(self.person)
             _, failed = rule.explain(self.person, facts, self.now)
@@ -88,7 +88,8 @@ class Belonging:
         if runs or flow is None:
             return
         if been is not None:
-            yield f"{teller.who} went through the workflow {name} and left it {teller.at(been.left_at)}."
+            yield (f"{teller.who} {'were' if teller.plural else 'was'} in the workflow {name} and left it "
+                   f"{teller.at(been.left_at)}.")
             if flow.again == "never":
                 yield "It lets nobody in a second time."
                 return

@@ -51,8 +51,9 @@ def _campaign(person: Person, rule: CampaignRule, rules: Rules, now: int, belong
     facts = known(person)
     held, failed = rule.explain(person, facts, now)
     holds = rule.holds(person, facts, now)
-    yield (f"Now: its conditions {'hold' if holds else 'do not hold'}" if held or failed else
-           "Now: it has no conditions of its own")
+    yield ("Now: it has no conditions of its own" if not held and not failed else
+           "Now: its conditions hold" if holds else "Now: its conditions do not hold" if failed else
+           "Now: its conditions hold, and its moment has not come")
     yield from _statements(held, failed)
     yield from (f"{'':5}{words}" for words in belonging.asked_for(failed))
     if not holds:
@@ -60,6 +61,7 @@ def _campaign(person: Person, rule: CampaignRule, rules: Rules, now: int, belong
         if change is not None:
             yield f"{'':5}by the passing of time alone this may change in {roughly(change - now)}"
     yield from _occasion(person, facts, rule, now, senders(rule.name, rules))
+    yield from (f"It is decided {belonging.teller.at(one.due)}" for one in person.later.get(rule.name, ()))
     yield from (f"{'':5}{words}" for words in _way_to_it(person, rule, rules, belonging))
     if person.bot:
         yield "Robots are told nothing."

@@ -252,7 +252,7 @@ def test_what_a_workflow_sends_is_explained_by_what_lets_people_in() -> None:
     person.runs.clear()
     person.been["story"] = Been(1, T0 + 3_600_000)
     assert why(visitor, "story", 5 * 3_600_000)[:2] == [
-        "They went through the workflow story and left it on 2023-11-15 00:13:20 (4 hours ago).",
+        "They were in the workflow story and left it on 2023-11-15 00:13:20 (4 hours ago).",
         "It lets nobody in a second time."]
 
 
@@ -280,7 +280,7 @@ def test_a_segment_is_explained_statement_by_statement() -> None:
         "They are not in reachable.", "     no   can be reached by email", "     no   belongs to busy",
         "     They are not in busy: what does not hold is at least 2 pages this visit (has 1)."]
     assert why(visitor, "vip", 1_000) == [
-        "They are not in vip: nothing has put them in.",
+        "They are not in vip: nothing has put them in, or it is over.",
         '     What puts people in, if its conditions hold then: event "Order Completed"']
     visitor.does(2_000, "Page Viewed")
     assert why(visitor, "busy", 3_000) == [
@@ -300,6 +300,19 @@ def test_cells_groups_and_bands_are_segments_that_no_file_describes() -> None:
     assert why(visitor, "undecided", 1_000)[1].startswith("     they have no score")
     visitor.person.score, visitor.person.band = 0.42, "likely_buyers"
     assert why(visitor, "undecided", 1_000)[1] == "     their latest score is 42.0%: they are in likely_buyers"
+
+
+def test_what_waits_for_its_moment_says_which() -> None:
+    visitor = Visitor(playbook(campaigns={
+        "later": {"trigger": {"event": "Product Viewed", "delay": "30s"}},
+        "second": {"trigger": {"seconds_on_site": 30}, "when": {"session": {"products_at_least": 1}}}}))
+    visitor.does(0, "Product Viewed", **MUG)
+    assert why(visitor, "later", 10_000)[2:] == [
+        'Its occasion: "Product Viewed" came once, last 10 s ago',
+        "It is decided on 2023-11-14 23:13:50 (in 20 s)"]
+    assert why(visitor, "second", 10_000)[1:4] == [
+        "Now: its conditions hold, and its moment has not come", "     yes  at least 1 product this visit (has 1)",
+        "     by the passing of time alone this may change in 20 s"]
 
 
 def test_how_long_ago_is_said_in_words_that_one_can_picture() -> None:

@@ -43,6 +43,8 @@ def slip(toml: str, message: str) -> Slip:
     else:
         line = max((n for n, text in enumerate(lines, 1) if text.strip()), default=1)
         column = len(lines[line - 1])
+    if words.startswith("Cannot") and (said := _table(found, lines, line)):
+        return said
     if found.twice and words.startswith(("Cannot", "Duplicate")):
         path, second = found.twice
         return Slip(second, path, f"stands twice in this table; the first time in line {found.fields[path]}")
@@ -51,16 +53,68 @@ def slip(toml: str, message: str) -> Slip:
         return Slip(found.fields[path], path, "the quotes are not closed: three of them end what three began")
     if "Unclosed" in words and found.unclosed is not None:
         path, opened = found.unclosed
-        return Slip(opened, path, "the bracket that is opened here is not closed")
+        return Slip(opened, path, _OPEN)
+    if "Unclosed" in words:
+        return _not_closed(found, lines, line, column - 1, "table" in words)
     begin = max(0, column - LONGEST)
     return _in_line(found, line, lines[line - 1][begin:column + LONGEST], column - 1 - begin, words)
+
+
+_OPEN = "the bracket that is opened here is not closed"
+
+
+def _not_closed(found: Places, lines: list[str], line: int, column: int, braces: bool) -> Slip:
+    """A table in braces, or a list, that goes on where it should end, or have a comma."""
+    rest = lines[line - 1][column:].partition(" #")[0].strip(" \t,]}")
+    before = [path for path, number in found.fields.items() if number < line or (number == line and column > 0)]
+    path = before[-1] if before else ()
+    while path and (isinstance(path[-1], int) or (braces and len(path) > 1)):
+        path = path[:-1]
+        if path and not isinstance(path[-1], int) and "{" in lines[found.fields[path] - 1]:
+            break
+    opened = found.fields.get(path, line)
+    if rest and not (column == 0 and (rest[0] == "[" or _FIELD.match(rest))):
+        return Slip(line, path, f"a comma is missing before {rest[:60]}")
+    following = lines[line].strip() if line < len(lines) else ""
+    if braces and following[:1] not in ("", "["):
+        return Slip(opened, path, _on_one_line(path))
+    return Slip(opened, path, _OPEN)
+
+
+def _on_one_line(table: Path) -> str:
+    header = ".".join(part for part in table if isinstance(part, str))
+    return ("a table in braces stands on one line, with no comma at its end; for several lines "
+            f"write [{header}] and below it one field a line")
+
+
+def _table(found: Places, lines: list[str], line: int) -> Slip | None:
+    """A table whose name is taken by what was written in another way."""
+    text = lines[line - 1].strip()
+    if not text.startswith("["):
+        return None
+    names = tuple(name.strip(" \"'") for name in text.partition("#")[0].strip("[] ").split("."))
+    for length in range(len(names), 0, -1):
+        path, name = names[:length], ".".join(names[:length])
+        before = found.fields.get(path, line)
+        if before >= line:
+            continue
+        there = lines[before - 1].strip()
+        if not there.startswith("["):
+            return Slip(line, path, f"stands in braces in line {before}: write all of it there, or all of it below "
+                                    f"[{name}]") if "{" in there else None
+        if there.startswith("[[") and not text.startswith("[["):
+            return Slip(line, path, f"each of several begins with [[{name}]], as in line {before}")
+        if text.startswith("[[") and not there.startswith("[["):
+            return Slip(line, path, f"began with [{name}] in line {before}: each of several begins with [[{name}]]")
+    return None
 
 
 def _in_line(found: Places, line: int, text: str, column: int, words: str) -> Slip:
     """A slip at a column (from 0) of a line."""
     fields = [match for match in _FIELD.finditer(text) if match.start() < max(column, 1)]
     if not fields:
-        inside = [path for path, number in found.fields.items() if number == line and isinstance(path[-1], int)]
+        inside = [path for path, number in found.fields.items() if number == line and path
+                  and isinstance(path[-1], int)]
         if inside and (said := _meant(text[column:].strip())):
             return Slip(line, inside[-1], "{}: {}".format(*said))
         return Slip(line, (), _no_field(text, words))
@@ -68,9 +122,13 @@ def _in_line(found: Places, line: int, text: str, column: int, words: str) -> Sl
     path = _path(found, line, name.strip('"'))
     if "key part" in words:
         table = path if value.startswith("{") else path[:-1]
-        header = ".".join(str(part) for part in table if isinstance(part, str))
-        return Slip(line, table, ("a table in braces stands on one line, with no comma at its end; for several lines "
-                                  f"write [{header}] and below it one field a line"))
+        return Slip(line, table, _on_one_line(table))
+    if "after a key" in words and not name.strip('"').isascii():
+        return Slip(line, path, f'a name with other letters than a to z stands in quotes: "{name}" = {value}')
+    if "Expected newline" in words and text[column:].startswith("//"):
+        return Slip(line, path, "a comment begins with #")
+    if "Expected newline" in words and text[column:].strip() in (";", ","):
+        return Slip(line, path, f"nothing stands between one line and the next: {name} = {value[:-1].strip()}")
     if not value:
         return Slip(line, path, f"a value is missing: {name} = …")
     if value.startswith("[") and column > fields[-1].end() and (said := _meant(text[column:].strip())):
@@ -121,6 +179,10 @@ def _quotes(name: str, value: str, words: str) -> str:
 def _no_field(text: str, words: str) -> str:
     """A line without a field that could be read."""
     text = text.strip()
+    if text.startswith("="):
+        return "before = stands the name of a field"
+    if text.startswith(("//", "/*")):
+        return "a comment begins with #"
     if text.startswith("["):
         closing = "]]" if text.startswith("[[") else "]"
         inner = re.sub(r"[\s.]+", ".", text.strip("[] ").partition("#")[0].strip())

@@ -159,7 +159,8 @@ def test_who_is_in_a_segment_is_somebody_who_does_something(rules: Rules) -> Non
 def test_what_is_given_is_given_once(rules: Rules) -> None:
     found = wrong(rules, "| | | given | country | CA |", "| | Ann | given | device | phone |",
                   "| | | given | device | tablet |", "| | Ann | given | country | IT |",
-                  "| 0s | | does | Page Viewed | |", "| | | given | trait plan | gold |", "| | | given | trait plan | silver |")
+                  "| 0s | | does | Page Viewed | |", "| | | given | trait plan | gold |",
+                  "| | | given | trait plan | silver |")
     assert found == ["s.md, line 11, which: trait plan is given in line 10 already"]
 
 

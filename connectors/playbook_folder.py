@@ -154,6 +154,9 @@ def parse(files: Files) -> Playbook:
     reading.problems += [reading.problem(*one) for one in found]
     if declared is not None:
         reading.ask_for_names(Known(playbook, broken))
+    if "shop.toml" not in files and any("shop.toml" in problem.text for problem in reading.problems):
+        reading.problems.append(Problem(
+            "shop.toml", 0, "", "is not there: it names the shop's events, stages, groups and purposes"))
     if reading.problems:
         raise PlaybookError(sorted(set(reading.problems)))
     return playbook
@@ -175,15 +178,17 @@ class _Reading:
         self.problems: list[Problem] = []
         self.rests: list[tuple[str, Any, Callable[[Field], Field]]] = []
         """Of files with mistakes what remains without them, and where its fields stand in the file."""
+        self.unreadable: set[str] = set()
         self._texts: dict[str, str] = {}
         self._codes: dict[str, tuple[str, ...]] = {}
 
     def text(self, path: str) -> str:
         try:
-            text = self.files[path].decode()
+            text = self.files[path].decode("utf-8-sig")
         except UnicodeDecodeError as wrong:
             line = self.files[path].count(b"\n", 0, wrong.start) + 1
             self.problems.append(Problem(path, line, "", f"should be UTF-8 text ({wrong.reason})"))
+            self.unreadable.add(path)
             text = ""
         if "\0" in text:
             line = text.count("\n", 0, text.index("\0")) + 1
@@ -210,6 +215,8 @@ class _Reading:
     def toml(self, path: str, kind: type[Any], stem: str = "") -> Any:
         """One file as `kind`, or nothing. It is called what its file is called."""
         text = self.text(path)
+        if path in self.unreadable:
+            return None
         try:
             raw = tomllib.loads(text)
         except tomllib.TOMLDecodeError as wrong:

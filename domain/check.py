@@ -120,7 +120,7 @@ def _circles(playbook: Playbook) -> Iterator[Finding]:
     refers = {name: sorted(place) for name, place in places.items()}
     stages = playbook.shop.funnel
     for n, stage in enumerate(stages):  # who is at a later stage is not at this one
-        asked = {name for _, name in _in(stage.when)}
+        asked = {name for _, name in _in(stage.when) if not name.startswith("funnel_")}  # that is said elsewhere
         refers[f"funnel_{stage.name}"] = sorted({*asked, *(f"funnel_{one.name}" for one in stages[n + 1:])})
     state: dict[str, int] = {}
     for start in sorted(refers):

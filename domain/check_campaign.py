@@ -1,5 +1,6 @@
 """Check of campaigns: occasions that never come, limits that contradict each other, experiments without a side."""
 
+import re
 from datetime import datetime
 
 from domain.amounts import some
@@ -13,6 +14,9 @@ from domain.event_names import meant, offered
 from domain.known import Found, Known, NoSuch
 from domain.shop import weight_of
 from domain.trigger import KINDS, Occasion, Trigger
+
+_NO_SELECTOR = re.compile(r"[.#](?![\w\\-]|[^\x00-\x7f])(?![^\[]*\])")
+"""A point or a # without a name behind it, but for within brackets."""
 
 RESERVED = ("holdout", "global_holdout", "default")
 """Names that no variant may have: they say something else wherever variants are counted."""
@@ -109,7 +113,8 @@ def _channel(one: Campaign) -> Found:
     if (one.format == "slot") != bool(one.slot):
         yield ("slot",), ("is missing: which element is filled?" if one.format == "slot"
                           else 'goes only with format = "slot"')
-    if any(sign in one.slot for sign in "{}<;\n") or one.slot != one.slot.strip():
+    if any(sign in one.slot for sign in "{}<;\n") or one.slot != one.slot.strip() or _NO_SELECTOR.search(one.slot) \
+            or any(one.slot.count(begin) != one.slot.count(end) for begin, end in ("[]", "()")):
         yield ("slot",), "should be a CSS selector such as `#hero`"
     if one.format == "slot" and one.trigger.exit_intent:
         yield ("trigger", "exit_intent"), ("does not go with a slot, which is part of the page from the beginning: "

@@ -1,10 +1,12 @@
 """Check of conditions: names that nobody declares, parts that say nothing, what can never hold."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from domain import countries
 from domain.condition import (
     MOST_REMEMBERED,
     MOST_SHOWN,
@@ -31,6 +33,8 @@ from domain.trigger import Occasion
 DEEPEST = 8
 MOST_PARTS = 200
 """How deep conditions nest, and how many parts they have, at most."""
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
 DURATIONS = ("within", "older_than", "untouched_for", "last_within", "last_before", "first_within",
              "first_seen_within", "last_seen_before", "ends_within")
@@ -168,8 +172,11 @@ def _names(path: Path, part: Any, known: Known) -> Found:
         for name in several(part.consent):
             yield from known.consent_at((*path, "consent"), name)
         for country in several(part.country):
-            if not (len(country) == 2 and country.isascii() and country.isalpha() and country.isupper()):
-                yield (*path, "country"), NoSuch(f'should be a two-letter code such as "CA", is "{country}"')
+            if wrong := countries.slip(country):
+                yield (*path, "country"), NoSuch(wrong)
+        for language in several(part.language):
+            if _LANGUAGE.fullmatch(language) is None:
+                yield (*path, "language"), NoSuch(f'should be a code such as "fr" or "fr-CA", is "{language}"')
 
 
 def _impossible(path: Path, part: Any, known: Known) -> Found:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from domain.campaign import Campaign
 from domain.check_condition import duration, everything, must
 from domain.condition import Holds
-from domain.coupon import Pool
+from domain.coupon import MADE_UP, Pool
 from domain.known import Finding, Found, Known, several
 from domain.money import to_minor
 from domain.playbook import Playbook
@@ -22,6 +22,8 @@ def pool(one: Pool, known: Known) -> Found:
     yield from duration(("valid_for",), one.valid_for, 60_000)
     if one.codes and one.prefix:
         yield ("prefix",), "goes only with codes that are made up, and codes/ lists them"
+    if one.codes and one.size != MADE_UP:
+        yield ("size",), "goes only with codes that are made up, and codes/ lists them"
     for other in one.not_with:
         yield from known.pool_at(("not_with",), other)
         if other == one.name:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from domain import countries
 from domain.campaign import OFF_SITE, ON_SITE
 from domain.event_names import meant
 from domain.known import Known
@@ -111,8 +112,8 @@ def _given(row: Row, known: Known) -> _FOUND:
         yield from (("which", text) for _, text in known.consent_at((), about))
         if value.lower() not in ANSWERS:
             yield "details", f'should be granted or denied, is "{value}"'
-    elif name == "country" and re.fullmatch("[A-Z]{2}", value) is None:
-        yield "details", f'should be a two-letter code such as CA, is "{value}"'
+    elif name == "country":
+        yield from (("details", wrong) for wrong in (countries.slip(value),) if wrong)
     elif name == "device":
         yield from _one_of((value,), DEVICES)
     elif name == "score" and (re.fullmatch(r"[01]|0?\.\d+|1\.0+", value) is None):

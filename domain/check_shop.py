@@ -3,6 +3,7 @@
 from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from domain import countries
 from domain.campaign import OFF_SITE, ON_SITE
 from domain.check_condition import condition, duration, walk
 from domain.condition import Condition
@@ -21,6 +22,8 @@ def shop_wide(shop: Shop, known: Known) -> Found:
         ZoneInfo(shop.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         yield ("timezone",), f'there is no time zone "{shop.timezone}"; they are called like "Europe/Rome"'
+    if shop.country and (wrong := countries.slip(shop.country)):
+        yield ("country",), wrong
     if shop.url and not shop.url.startswith(("http://", "https://")):
         yield ("url",), f'should begin with https:// or http://, is "{shop.url}"'
     if shop.currency in shop.rates:

@@ -78,17 +78,22 @@ def _words(content: Content, path: Path, one: Campaign, known: Known, *, whole: 
 def _links(own: Words, here: Path, one: Campaign, known: Known) -> Found:
     for field in ("url", "image_url"):
         url = getattr(own, field)
-        if url and "{" not in url and not is_safe_url(url):
+        if url.startswith(_BARE):
+            yield (*here, field), _BEGINS.format(url[:80])
+        elif url and "{" not in url and not is_safe_url(url):
             yield (*here, field), f'should be a path, or begin with https:// or http://, is "{url[:80]}"'
         elif _astray(url, one, known):
             yield (*here, field), _ASTRAY.format(url[:80])
     for field, source in _sources(own, known):
         if field in ("body", "template"):
             for url in dict.fromkeys(_LINK.findall(source)):
-                if _astray(url, one, known):
+                if url.startswith(_BARE):
+                    yield (*here, field), _BEGINS.format(url[:80])
+                elif _astray(url, one, known):
                     yield (*here, field), _ASTRAY.format(url[:80])
 
 
+_BARE, _BEGINS = "www.", 'should begin with https://, is "{}"'
 _ASTRAY = ('"{}" leads nowhere from a message, which is read outside the shop: '
            'begin it with https://, or let shop.toml say the shop\'s url')
 

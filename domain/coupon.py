@@ -21,6 +21,10 @@ Prefix = Annotated[str, Meta(max_length=16, pattern=r"^[A-Z0-9-]*$",
 MOST_CODES = 100_000
 
 
+MADE_UP = 100_000
+"""How many codes are made up where nobody says it."""
+
+
 class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A pool of codes, each for one person. The codes are made up, or listed in `codes/NAME.txt` beside this file."""
 
@@ -35,7 +39,7 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     prefix: Annotated[
         Prefix, Meta(description="how made-up codes begin: capital letters, digits and -")] = ""
     size: Annotated[
-        Annotated[int, Meta(ge=1, le=10_000_000)], Meta(description="how many made-up codes there are")] = 100_000
+        Annotated[int, Meta(ge=1, le=10_000_000)], Meta(description="how many made-up codes there are")] = MADE_UP
     codes: Annotated[
         tuple[Code, ...],
         Meta(max_length=MOST_CODES, description="the codes, where they are not made up (read from codes/NAME.txt)")

@@ -190,6 +190,11 @@ def _explained(message: str, work: Any, kind: type[Any]) -> list[Mistake]:
 def _unknown(word: str, kind: Any, path: Path) -> str:
     fields = fields_at(kind, path)
     inside = whereabouts(type_at(kind, path), word)
+    names = [part for part in path if isinstance(part, str)]
+    around = next((length for length in range(len(path) - 1, -1, -1) if word in fields_at(kind, path[:length])), None)
+    if around is not None and names and not inside and not suggest(word, fields):
+        return f"does not belong into {'.'.join(names)}" + (
+            ": write it above the first [table]" if around == 0 else ", but beside it")
     return f'there is nothing called "{word}" here' + (
         (f"; it belongs into {_header(path, inside)}" if inside else "") or meant(word, fields)
         or f"; possible are {', '.join(fields)}")

@@ -80,6 +80,10 @@ def test_the_good_one_is_good() -> None:
      'there are no coupons "winbak" in coupons/; did you mean "winback"?'),
     (S, "[when]\nwas_said = { campaign = 'male' }", 'there is no campaign "male"; did you mean "mail"?'),
     (S, "[when]\nhas = { first_seen_within = 'soon' }", "when.has.first_seen_within: should be a duration"),
+    (S, "[when]\nhas = { country = ['IT', 'UK'] }", 'when.has.country: there is no country "UK"; did you mean "GB"?'),
+    (S, "[when]\nhas = { country = 'Italy' }", 'should be a two-letter code such as "CA", is "Italy"'),
+    ("shop.toml", "country = 'UK'" + SHOP, 'country: there is no country "UK"; did you mean "GB"?'),
+    (S, "[when]\nhas = { language = 'german' }", 'language: should be a code such as "fr" or "fr-CA", is "german"'),
     (S, "[when]\nhas = { consent = 'marketin' }", 'there is no purpose "marketin"; did you mean "marketing"?'),
     # what can never hold, through other segments too
     (S, "[when]\nin_segment = 'empty_handed'\ncart = { value_at_least = 5 }",
@@ -109,6 +113,13 @@ def test_the_good_one_is_good() -> None:
     (C, 'limits = { per_day = 5, per_week = 2 }\n' + BAR, "limits.per_day: is more than the per_week of 2"),
     (C, 'limits = { per_day = 5, total = 2 }\n' + BAR, "limits.per_day: is more than the total of 2"),
     (C, BAR.replace('"bar"', '"slot"'), "slot: is missing: which element is filled?"),
+    (C, 'format = "slot"\nslot = "##hero"\n' + BAR[15:], "slot: should be a CSS selector"),
+    (C, 'format = "slot"\nslot = "div[data-x"\n' + BAR[15:], "slot: should be a CSS selector"),
+    (C, BAR + 'button = "x"\nurl = "www.shop.example"', 'url: should begin with https://, is "www.shop.example"'),
+    (C, BAR + 'body = "<a href=\'www.shop.example\'>x</a>"', 'body: should begin with https://, is "www.shop.example"'),
+    (C, BAR + "priority = 3", "priority: does not belong into content.default: write it above the first [table]"),
+    (F, FLOW + '[[steps]]\n[steps.wait_for]\nevent = "Product Added"\nid = "x"',
+     "steps[1].wait_for.id: does not belong into steps.wait_for, but beside it"),
     (C, 'slot = "#hero"\n' + BAR, 'slot: goes only with format = "slot"'),
     (C, 'format = "slot"\nslot = "#a{}"\n' + BAR[15:], "slot: should be a CSS selector"),
     (C, 'urgent = true\n' + BAR, "urgent: goes only with messages"),
@@ -156,6 +167,7 @@ def test_the_good_one_is_good() -> None:
     (F, "enters = { event = 'Product Aded' }\n[[steps]]\nwait = '1d'", 'line 1, enters.event: there is no event'),
     (F, FLOW + "leaves = {}\n[[steps]]\nwait = '1d'", "leaves: says nothing: everybody would leave at once"),
     # coupons
+    (P, 'percent = 10\nsize = 10\ncodes = ["A-1"]', "size: goes only with codes that are made up"),
     (P, "", "coupons/x.toml, line 1, percent: should be worth exactly one of percent, amount, free_shipping"),
     (P, "percent = 10\namount = 5", "line 2, amount: should be worth exactly one of percent, amount, free_shipping, is "
      "worth percent and amount"),
@@ -405,3 +417,27 @@ def test_who_refers_to_a_broken_file_is_not_to_blame() -> None:
                       "coupons/winback.toml": "percent = 'x'", C: 'coupon = "winback"\n' + BAR})
     assert {problem.split(",")[0] for problem in found} == {
         "campaigns/mail.toml", "segments/active.toml", "coupons/winback.toml"}, found
+
+
+def test_a_stage_that_asks_for_a_stage_is_one_mistake() -> None:
+    asks = SHOP.replace("{ cart = { items_at_least = 1 } }", '{ funnel = { stage = "looking" } }')
+    assert mistakes({"shop.toml": asks}) == ["shop.toml, line 10, funnel[2].when: a stage cannot ask for a stage"]
+
+
+def test_a_file_that_is_no_text_lacks_nothing_else_and_a_mark_at_its_beginning_is_no_mistake() -> None:
+    with pytest.raises(PlaybookError) as wrong:
+        parse({name: text.encode("latin1") for name, text in {**GOOD, C: BAR.replace("Hello", "Größe")}.items()})
+    assert [str(one) for one in wrong.value.problems] == [
+        "campaigns/x.toml, line 4: should be UTF-8 text (invalid start byte)"]
+    marked = {name: b"\xef\xbb\xbf" + text.encode() for name, text in GOOD.items()}
+    parse({**marked, "codes/winback.txt": b"\xef\xbb\xbfA-1\n"})
+
+
+def test_that_there_is_no_shop_is_said_beside_what_asks_for_it() -> None:
+    files = {name: text.encode() for name, text in GOOD.items() if name != "shop.toml"}
+    parse(files)
+    with pytest.raises(PlaybookError) as wrong:
+        parse({**files, C: b'group = "discounts"\n' + BAR.encode()})
+    assert [str(one) for one in wrong.value.problems] == [
+        "campaigns/x.toml, line 1, group: shop.toml has no [groups.discounts]",
+        "shop.toml: is not there: it names the shop's events, stages, groups and purposes"]

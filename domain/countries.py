@@ -1,0 +1,32 @@
+"""Countries: the two-letter codes of ISO 3166, so that a slip such as "UK" is noticed.
+
+>>> slip("GB"), slip("uk"), slip("UK"), slip("Italy")
+('', 'should be a two-letter code such as "CA", is "uk"', 'there is no country "UK"; did you mean "GB"?', \
+'should be a two-letter code such as "CA", is "Italy"')
+"""
+
+from typing import Final
+
+_ASSIGNED = (
+    "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY "
+    "BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK "
+    "FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR "
+    "IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK "
+    "ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM "
+    "PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF "
+    "TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW "
+)
+CODES: Final = frozenset(_ASSIGNED.split())
+"""Those that are assigned, and XK, which is used for Kosovo."""
+
+MEANT: Final = {"UK": "GB", "EN": "GB", "EL": "GR", "JA": "JP", "DA": "DK", "CS": "CZ", "SP": "ES", "KO": "KR"}
+"""What is sometimes written for them: names of languages, too."""
+
+
+def slip(code: str) -> str:
+    """What is wrong with the code of a country; empty when it is one."""
+    if code in CODES:
+        return ""
+    if not (len(code) == 2 and code.isascii() and code.isalpha() and code.isupper()):
+        return f'should be a two-letter code such as "CA", is "{code}"'
+    return f'there is no country "{code}"' + (f'; did you mean "{MEANT[code]}"?' if code in MEANT else "")

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from domain.campaign import Campaign
 from domain.check_condition import asks_more, everything, must
+from domain.check_looks import looks
 from domain.check_unused import unused
 from domain.condition import Condition, Did, Filter
 from domain.contradiction import VISIT, contradiction
@@ -52,6 +53,7 @@ def warnings(playbook: Playbook, told: Iterable[str] = (), now: int | None = Non
         found += _over(playbook, now)
     found += _same_place(playbook, known)
     found += _answers(playbook, known)
+    found += looks(playbook)
     found += unused(playbook, known, frozenset(told))
     return found
 

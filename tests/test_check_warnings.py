@@ -123,6 +123,26 @@ def test_of_the_good_one_nothing_is_said() -> None:
      'did you mean event = "Message Clicked"?'),
     ({S: "static = true\n[[enter_on]]\nevent = 'Offer Clicked'\nproperties = { campaign = 'popop' }", USES: ASKS},
      'line 4, enter_on[1].properties.campaign: there is no campaign "popop"; did you mean "popup"?'),
+    # what is never found, and what is not shown as it is meant
+    ({S: "[when]\ndid = { event = 'Order Completed', where = { category = 'Mugs' } }", USES: ASKS},
+     'line 2, when.did.where.category: stands with each product of "Order Completed", and `where` does not look into '
+     'lists of products; did you mean orders = { contains_category = "Mugs" }?'),
+    ({C: BAR + "[goal]\nwhere = { product_id = 'p1' }"}, "line 6, goal.where.product_id: stands with each product of"),
+    ({C: BAR + "[goal]\nwhere = { brand = ['a', 'b'] }"}, "does not look into lists of products"),
+    ({C: BAR.replace('"Product Added"', '"Checkout Started", properties = { product_id = "p1" }')},
+     'trigger.properties.product_id: stands with each product of "Checkout Started", and `properties` does not look '
+     'into lists of products; did you mean cart = { contains_product = "p1" }?'),
+    ({S: "[when]\nsequence = { steps = ['Product Viewed', { event = 'Order Completed', where = { sku = '1' } }] }",
+      USES: ASKS}, "when.sequence.steps[2].where.sku: stands with each product"),
+    ({C: BAR.replace('"Hello"', '"<b>Hello</b>"')},
+     "line 4, content.default.title: is plain text: <b> is shown as it stands"),
+    ({C: BAR + "button = 'Buy<br/>now'\nurl = '/x'"}, "line 5, content.default.button: is plain text: <br/> is shown"),
+    ({C: BAR + "[variants.a]\n[variants.b.content.default]\ntitle = '<i>Hi</i>'"},
+     "line 7, variants.b.content.default.title: is plain text: <i> is shown as it stands"),
+    ({C: BAR + "[variants.a]\n[variants.b]\n"}, 'line 6, variants.b: says the same as "a": nothing would be compared'),
+    ({C: SLOT.replace("#x", "hero")}, 'line 2, slot: is every <hero> of the page; did you mean "#hero"?'),
+    ({T: "events = ['Product viewed']" + SHOP},
+     'line 1, events[1]: differs only in capitals from "Product Viewed", and is another event'),
 ])
 def test_each_warning_is_said(changes: dict[str, str], said: str) -> None:
     found = doubts(changes)
@@ -252,3 +272,12 @@ def test_a_story_that_speaks_of_a_segment_asks_for_it(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "shop", place)
     (place / "scenarios" / "on_the_site.md").unlink()
     assert [problem.file for problem in check(place).warnings] == ["segments/engaged.toml"]
+
+
+def test_of_what_is_found_and_shown_as_it_is_meant_nothing_is_said() -> None:
+    assert doubts({C: BAR.replace('"Hello"', '"1 < 2, {% if first_name %}<3{% endif %}"')}) == []
+    assert doubts({C: SLOT.replace("#x", "main")}) == []
+    assert doubts({C: SLOT.replace("#x", "shop-hero")}) == []
+    assert doubts({C: BAR + "[variants.a]\n[variants.b.content.default]\ntitle = 'Hi'"}) == []
+    assert doubts({S: "[when]\ndid = { event = 'Product Added', where = { category = 'Mugs' } }", USES: ASKS}) == []
+    assert doubts({S: "[when]\ndid = { event = 'Order Completed', where = { total = 3 } }", USES: ASKS}) == []

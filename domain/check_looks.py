@@ -21,7 +21,8 @@ _TAG = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _ELEMENT = re.compile(r"[a-z][a-z0-9]*")
 _ELEMENTS = frozenset((
     "a", "article", "aside", "body", "button", "dialog", "div", "figure", "footer", "form", "h1", "h2", "h3", "h4",
-    "h5", "h6", "header", "img", "label", "li", "main", "nav", "ol", "p", "picture", "section", "span", "table", "td", "ul"))
+    "h5", "h6", "header", "img", "label", "li", "main", "nav", "ol", "p", "picture", "section", "span",
+    "table", "td", "ul"))
 """Elements of a page that somebody may mean as a place."""
 
 _WITH_PRODUCTS = ("Order Completed", "Order Updated", "Order Cancelled", "Order Refunded", "Checkout Started",

@@ -18,6 +18,9 @@ from state.person import Person
 from state.reactions import Note
 from state.virtual import whose
 
+UNOBTRUSIVE = ("slot", "webhook", "file")
+"""What is part of the page, or is not told to people: it annoys nobody."""
+
 
 class Period:
     """From when until when (ms, the end is not in it), in days of a time zone."""
@@ -76,6 +79,8 @@ class Books:
         self._campaigns: dict[str, _Campaign] = defaultdict(_Campaign)
         self._things: dict[str, Counter[str]] = defaultdict(Counter)
         self._days: dict[str, Counter[str]] = defaultdict(Counter)
+        self._loud: Counter[tuple[str, str]] = Counter()
+        """What is told aloud, by person and day."""
         self._annoyed: dict[str, set[str]] = defaultdict(set)
         self._closed: set[tuple[str, str]] = set()
         self._moves: dict[str, tuple[Counter[str], Counter[str]]] = defaultdict(lambda: (Counter(), Counter()))
@@ -134,7 +139,10 @@ class Books:
         one.variants[variant] += 1
         self._things[who][campaign] += 1
         self._days[who][day] += 1
-        if self._days[who][day] >= MANY:
+        if channel in UNOBTRUSIVE:
+            return
+        self._loud[who, day] += 1
+        if self._loud[who, day] >= MANY:
             self._annoyed["day"].add(who)
         if note.session and (who, note.session) in self._closed:
             self._annoyed["closed"].add(who)

@@ -315,6 +315,20 @@ def test_whom_it_would_annoy(shop: Live) -> None:
     assert found.busiest[:2] == (4, 4)
 
 
+def test_what_fills_a_place_or_goes_to_a_machine_annoys_nobody(shop: Live) -> None:
+    folder = Path(shop.settings.data).parent / "shop"
+    for name, how in {"hero": 'format = "slot"\nslot = "#hero"',
+                      "crm": 'format = "webhook"\npurpose = "service"\nlimits = { every = "1s" }'}.items():
+        (folder / "campaigns" / f"{name}.toml").write_text(
+            f'{how}\ntrigger = {{ event = "Page Viewed" }}\ncontent.default.title = "Hello"\n')
+    for _ in range(6):
+        shop.now += 50_000
+        shop.happens("ann", "Page Viewed")
+    found = rehearse(shop.settings, Wish(str(folder), processes=1)).found
+    assert found.busiest == (13, 13, (("crm", 6), ("hello", 1), ("hero", 6)))
+    assert found.annoyed == {}
+
+
 def test_conflicts_and_overlap(shop: Live) -> None:
     shop.happens("ann", "Product Added", properties=CUP)
     shop.now += 30_000

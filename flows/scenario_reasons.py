@@ -13,16 +13,16 @@ from state.rules import CampaignRule, Rules
 from state.view import known
 from state.why_not import why_not
 
-_HOUR = 3_600_000
+_HOUR, _DAY = 3_600_000, 86_400_000
 
 
 def said(milliseconds: int) -> str:
     """A moment of the story in words.
 
-    >>> said(90_000), said(90_061_000)
-    ('90 s', '1d 1h 1m 1s')
+    >>> said(90_000), said(90_061_000), said(7_200_000), said(93_600_000), said(172_800_000)
+    ('90 s', '1d 1h 1m 1s', '2 hours', '1d 2h', '2 days')
     """
-    if milliseconds < _HOUR or milliseconds % _HOUR == 0:
+    if milliseconds < _HOUR or milliseconds % _DAY == 0 or (milliseconds < _DAY and milliseconds % _HOUR == 0):
         return say(milliseconds)
     seconds = milliseconds / 1000
     days, seconds = divmod(seconds, 86_400)

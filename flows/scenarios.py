@@ -278,11 +278,11 @@ class _Telling:
 
     def _why_not(self, row: Row, who: str, person: Person | None, came: list[Came]) -> str:
         """Why something did not come, as well as it can be told."""
-        held = [one for one in came if one.what == "held" and one.which == row.which]
+        key = person.id if person is not None else ""
+        held = [one for one in came if one.what == "held" and one.which == row.which and one.who == key]
         if held and isinstance(held[0].note.effect, Hold):
             because = held[0].note.effect.because
             return f"It was held at {said(held[0].at)} because {because.reason}: {because.detail}".rstrip(": ")
-        key = person.id if person is not None else ""
         others = [f"{one.what} at {said(one.at)}" + (f" to {self._name(one.who)}" if one.who != key else "")
                   for one in came if one.which == row.which]
         reasons = Reasons(who, person, self.rules, self.clock, self.zero).why(row) if person is not None else ""

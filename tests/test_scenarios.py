@@ -209,6 +209,16 @@ def test_what_is_spared_to_one_may_be_told_to_another(rules: Rules) -> None:
         "s.md, line 11, not shown: welcome_canada was shown at 60 s"]
 
 
+def test_why_one_did_not_get_it_is_not_why_another_did_not(rules: Rules) -> None:
+    found = wrong(rules, "| | Ben | given | consent marketing | denied |", *CANADA[:4],
+                  "| 2s | Ben | does | Page Viewed | |", "| 2s | Ben | does | Page Viewed | |",
+                  "| 2s | Ben | does | Page Viewed | |", "| 62s | | time passes | | |",
+                  "| | Ann | shown | welcome_canada | |", "| | Ben | held | welcome_canada | because consent |",
+                  "| | Ann | held | welcome_canada | because consent |")
+    assert found == ["s.md, line 16, held: welcome_canada did not come. "
+                     "What came of it: shown at 60 s, held at 62 s to Ben."]
+
+
 def test_an_answer_is_about_what_was_said_to_who_answers(rules: Rules) -> None:
     both = [f"| | {who} | {row} |" for who in ("Ann", "Ben") for row in (
         f"given | customer | {who.lower()}", f"given | trait email | {who.lower()}@shop.example")]
@@ -232,7 +242,7 @@ def test_where_somebody_stands_in_a_workflow_is_said(rules: Rules) -> None:
         "| | | message | cart_text | |")
     assert len(found) == 1
     assert found[0].startswith('s.md, line 13, message: cart_text did not come. Ann is at the step step_2 of the '
-                               'workflow cart and waits for event "Message Opened", until 25 hours.')
+                               'workflow cart and waits for event "Message Opened", until 1d 1h.')
 
 
 @pytest.mark.parametrize(("row", "said"), [

@@ -19,6 +19,8 @@ _PIECE = re.compile(r"\{\{(?:(?!\{\{).)*?\}\}|\{%(?:(?!\{%).)*?%\}", re.DOTALL)
 _PLAIN = re.compile(r"\{%-?\s*(comment|raw)\s*-?%\}(?:(?!\{%-?\s*\1).)*?\{%-?\s*end\1\s*-?%\}", re.DOTALL)
 """What is not read as Liquid, whatever stands in it. (Neither looks further than to where the next one begins.)"""
 _UNEXPECTED = re.compile(r"unexpected tag '([^']*)'")
+_HALF = re.compile(r"\{[{%][^{}%\"']{0,200}\}(?!\})")
+"""What ends in one bracket where there should be two."""
 _NAME = re.compile(r"\{[{%]-?\s*([\w.#]*)")
 
 _BLOCKS = ("if", "unless", "for", "case", "capture", "comment")
@@ -52,7 +54,11 @@ def explain(source: str) -> tuple[int, str, str] | None:
     else:
         return None
     pieces = list(_pieces(source))
-    if said.startswith("expected tag end") and (left := _open(pieces)) is not None:
+    half = next((found for found in _HALF.finditer(source) if found.start() <= index < found.end() + 2), None)
+    if half is not None:
+        piece = _piece(half.start(), half[0])
+        text = f"{_shown(piece)} is never closed: {'%}' if piece.is_tag else '}}'} is missing"
+    elif said.startswith("expected tag end") and (left := _open(pieces)) is not None:
         piece, text = left, f"{_shown(left)} is never closed: {{% end{left.name} %}} is missing"
     elif index >= 0:
         piece = _at(source, pieces, index)

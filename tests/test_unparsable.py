@@ -16,6 +16,9 @@ PIECES = ("{{", "}}", "{%", "%}", " if ", " endif ", " for x in products ", "end
 @pytest.mark.parametrize(("source", "line", "name", "said"), [
     ("a\n{{ x | }}", 2, "x", "{{ x | }}: expected word"),
     ("<p>\n{{ x", 2, "x", "{{ x: expected '}}'"),
+    ("<p>\n{{ cart.count } things: {{ cart.value | money }}", 2, "cart.count",
+     "{{ cart.count } is never closed: }} is missing"),
+    ("{% if first_name }x{% endif %}", 1, "if", "{% if first_name } is never closed: %} is missing"),
     ("{{ }}", 1, "{{", "{{ }}: expected a primitive expression"),
     ("\n{% for x %}{% endfor %}", 2, "for", "{% for x %}: expected in"),
     ("{% if a = b %}{% endif %}", 1, "if", 'found \'=\'; did you mean "=="?'),

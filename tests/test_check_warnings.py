@@ -105,6 +105,8 @@ def test_of_the_good_one_nothing_is_said() -> None:
      'line 5, steps[2].send: "x" is shown on the site, where they hardly are after a wait: patience = "7d"'),
     ({C: SENT, F: FLOW + "[[steps]]\nsend = 'x'\notherwise = 'end'\n[[steps]]\nid = 'end'\nexit = true"},
      "line 4, steps[1].otherwise: leads to where it goes on anyway: leave it out"),
+    ({C: SENT, F: FLOW + "[[steps]]\nsend = 'x'\n[[steps]]\nsend = 'x'"},
+     'line 5, steps[2].send: "x" is said by the step before as well, at the same moment; a wait belongs between them'),
     ({C: SENT, F: FLOW + "[[steps]]\nwait_until = { time = '23:30' }\n[[steps]]\nsend = 'x'"},
      'line 3, steps[1].wait_until: ends at 23:30, in the quiet hours: "x" goes out at 08:00; wait until then, or'),
     ({C: SENT, F: FLOW + "[[steps]]\nwait_until = { weekday = 'monday' }\n[[steps]]\nsend = 'x'"}, "ends at 00:00"),

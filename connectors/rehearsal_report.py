@@ -143,7 +143,7 @@ def _short(report: Report) -> Iterator[str]:
             yield f"    {people:,}  {ANNOYED[why].format(many=MANY)}"
     else:
         yield (f"  Nobody would be annoyed (nobody came to a limit of everything together, was told {MANY} things in "
-               "one day, or was told something after closing an offer)")
+               "one day (slots, webhooks and files apart), or was told something after closing an offer)")
     if silent:
         yield f"  {silent} of {len(report.about.campaigns)} campaigns are told to nobody (below, and why)"
     if found.decided_live:

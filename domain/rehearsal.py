@@ -164,7 +164,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 ANNOYED = {
     "limit": "a limit of the shop, the group or the pressure budget stopped us from saying still more",
-    "day": "they were told at least {many} things within one day (but for slots, webhooks and files)",
+    "day": "they were told at least {many} things within one day (slots, webhooks and files apart)",
     "closed": "they had closed an offer by hand earlier in the same visit, and were told something again",
 }
 """Whom it would have annoyed: what each word means."""

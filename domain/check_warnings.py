@@ -227,8 +227,8 @@ def _workflow(flow: Workflow, known: Known) -> Found:
         yield from _into_the_night(flow, n, sent, known.shop)
         before = flow.steps[n - 1] if n else None
         if before is not None and before.send == step.send and before.go in (None, flow.id_of(n)):
-            yield ("steps", n, "send"), (f'"{sent.name}" is said by the step before as well, at the same moment; a wait '
-                                         "belongs between them")
+            yield ("steps", n, "send"), (f'"{sent.name}" is said by the step before as well, at the same moment; a '
+                                         "wait belongs between them")
         onward = step.go or (flow.id_of(n + 1) if n + 1 < len(flow.steps) else None)
         if step.otherwise is not None and step.otherwise == onward:
             yield ("steps", n, "otherwise"), "leads to where it goes on anyway: leave it out"

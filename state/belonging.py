@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from domain.amounts import times
 from domain.duration import roughly
+from state.conditions import ALL_OF_THEM
 from state.person import Person
 from state.rules import Rules
 from state.runs import ASKED
@@ -53,7 +54,7 @@ class Belonging:
             yield f"{self.teller.be()} not in {name}: nothing has put them in, or it is over."
         else:
             facts = known(self.person)
-            _, failed = rule.explain(self.person, facts, self.now)
+            _, failed = rule.explain(self.person, facts, self.now, ALL_OF_THEM)
             because = ": what does not hold is " + "; ".join(failed) if failed else ""
             yield f"{self.teller.be()} not in {name}{because}."
             change = rule.next_change(self.person, facts, self.now)
@@ -73,7 +74,7 @@ class Belonging:
         rule, since = self.rules.segment.get(name), self.person.segments.get(name)
         if since is None:
             return f"{self.teller.be()} not in {name}."
-        held = rule.explain(self.person, known(self.person), self.now)[0] if rule is not None else ()
+        held = rule.explain(self.person, known(self.person), self.now, ALL_OF_THEM)[0] if rule is not None else ()
         because = ": " + "; ".join(held) if held else ""
         return f"{self.teller.be()} in {name}, {self.teller.since(since)}{because}."
 

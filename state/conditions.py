@@ -19,6 +19,8 @@ from state.person import Facts, Person
 
 SAID_AT_MOST = 12
 """Parts of an explanation that are kept."""
+ALL_OF_THEM = 1_000
+"""For who asks why: more parts than a condition has."""
 
 
 class Node(NamedTuple):
@@ -42,12 +44,13 @@ class Compiled:
         self.timed = root.change is not None
         self.next_change: Change = root.change or _never
 
-    def explain(self, person: Person, facts: Facts, now: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The statements that held and those that failed."""
+    def explain(self, person: Person, facts: Facts, now: int,
+                most: int = SAID_AT_MOST) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The statements that held and those that failed, at most so many of each."""
         held: list[str] = []
         failed: list[str] = []
         _explain(self._root, person, facts, now, False, held, failed)
-        return tuple(held[:SAID_AT_MOST]), tuple(failed[:SAID_AT_MOST])
+        return tuple(held[:most]), tuple(failed[:most])
 
 
 def compile_condition(condition: Condition, shop: Shop | None = None, also: Sequence[Leaf] = ()) -> Compiled:

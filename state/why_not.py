@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 
 from domain.amounts import times
 from domain.condition import BANDS, RFM_GROUPS
-from domain.duration import roughly
+from domain.duration import parse, roughly, say
 from domain.event_names import meant
 from domain.known import is_cell
 from domain.rfm_groups import group_of
 from state.addresses import why_not as no_address
 from state.belonging import Belonging, by_the_wall, senders
+from state.conditions import ALL_OF_THEM
 from state.days import written
 from state.experiments import HELD_OUT, side_of
 from state.limits import blocked
@@ -49,7 +50,7 @@ def unheard_of(person: Person, name: str, rules: Rules) -> str:
 
 def _campaign(person: Person, rule: CampaignRule, rules: Rules, now: int, belonging: Belonging) -> Iterator[str]:
     facts = known(person)
-    held, failed = rule.explain(person, facts, now)
+    held, failed = rule.explain(person, facts, now, ALL_OF_THEM)
     holds = rule.holds(person, facts, now)
     yield ("Now: it has no conditions of its own" if not held and not failed else
            "Now: its conditions hold" if holds else "Now: its conditions do not hold" if failed else
@@ -61,6 +62,9 @@ def _campaign(person: Person, rule: CampaignRule, rules: Rules, now: int, belong
         if change is not None:
             yield f"{'':5}by the passing of time alone this may change in {roughly(change - now)}"
     yield from _occasion(person, facts, rule, now, senders(rule.name, rules))
+    if _passed_by(person, facts, rule):
+        yield (f"{'':5}(what arrives more than {say(parse(rules.shop.late_after))} late is no occasion, nor what was "
+               "before the playbook)")
     yield from (f"It is decided {belonging.teller.at(one.due)}" for one in person.later.get(rule.name, ()))
     yield from (f"{'':5}{words}" for words in _way_to_it(person, rule, rules, belonging))
     if person.bot:
@@ -114,6 +118,14 @@ def _occasion(person: Person, facts: Facts, rule: CampaignRule, now: int, flows:
         yield f"Its occasion is {rule.occasion}: the visit is {roughly(age)} old"
 
 
+def _passed_by(person: Person, facts: Facts, rule: CampaignRule) -> bool:
+    """Whether its occasion came, and nothing was ever decided."""
+    trigger, name = rule.campaign.trigger, rule.name
+    came = trigger.event in facts.counts if trigger.event is not None else trigger.segment in person.segments
+    return came and name not in person.later and name not in person.decisions and name not in person.said and all(
+        one.campaign != name for one in person.earlier)
+
+
 def _way_to_it(person: Person, rule: CampaignRule, rules: Rules, belonging: Belonging) -> Iterator[str]:
     """Why its occasion did not come, where that is a matter of where they belong."""
     trigger = rule.campaign.trigger
@@ -136,7 +148,7 @@ def _segment(person: Person, name: str, rules: Rules, now: int, belonging: Belon
         return
     yield f"They are in {name}, {belonging.teller.since(since)}." if since is not None else f"They are not in {name}."
     facts = known(person)
-    held, failed = rule.explain(person, facts, now)
+    held, failed = rule.explain(person, facts, now, ALL_OF_THEM)
     yield from _statements(held, failed)
     yield from (f"{'':5}{words}" for words in belonging.asked_for(failed, frozenset({name})))
     change = rule.next_change(person, facts, now)

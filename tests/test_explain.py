@@ -16,6 +16,7 @@ from state.explain import MOST, NEWEST, explain, find, held_at
 from state.merge import absorb, hand_over
 from state.next_look import in_words
 from state.person import Been, Coupon, Decision, Facts, Person, Said, Written, routing_key
+from state.rules import compile_rules
 from tests.shards import record, shop
 from tests.support import ROOT
 from tests.town import Town
@@ -313,6 +314,31 @@ def test_what_waits_for_its_moment_says_which() -> None:
     assert why(visitor, "second", 10_000)[1:4] == [
         "Now: its conditions hold, and its moment has not come", "     yes  at least 1 product this visit (has 1)",
         "     by the passing of time alone this may change in 20 s"]
+
+
+def test_every_statement_is_told_however_many_there_are() -> None:
+    many = [{"session": {"pages_at_least": n}} for n in range(1, 41)]
+    visitor = Visitor(playbook(segments={"deep": {"when": {"all": many}}}))
+    for n in range(15):
+        visitor.does(n, "Page Viewed")
+    words = why(visitor, "deep", 1_000)
+    assert sum(line.startswith("     yes") for line in words) == 15
+    assert sum(line.startswith("     no") for line in words) == 25
+
+
+def test_what_came_and_was_no_occasion_is_told_why() -> None:
+    book = {"hello": {"trigger": {"event": "Order Completed"}, "format": "webhook"},
+            "bye": {"trigger": {"segment": "bought"}, "format": "webhook"}}
+    order = {"order_id": "o1", "total": 60, "currency": "EUR", "products": [MUG]}
+    bought = {"bought": {"when": {"orders": {"count_at_least": 1}}}}
+    late = "     (what arrives more than 2 hours late is no occasion, nor what was before the playbook)"
+    visitor = Visitor(playbook(campaigns={"else": {"trigger": {"event": "Exit Intent"}}}, segments=bought))
+    visitor.does(0, "Order Completed", **order)
+    visitor.context.rules = compile_rules(playbook(shop={"late_after": "2h"}, campaigns=book, segments=bought))
+    assert late in why(visitor, "hello", 1_000)
+    assert late in why(visitor, "bye", 1_000)
+    visitor.does(2_000, "Order Completed", **{**order, "order_id": "o2"})
+    assert late not in why(visitor, "hello", 3_000)
 
 
 def test_how_long_ago_is_said_in_words_that_one_can_picture() -> None:

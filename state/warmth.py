@@ -21,10 +21,13 @@ from state import incoming, markers, seen
 from state.event_traces import event_traces
 from state.incoming import Refused
 from state.person import Facts, Person, Trace, person_key
+from state.properties import property_of
 from state.traces import TraceRule
 
 Warm = dict[str, dict[str, Trace]]
 """Person key -> the traces of the events under that key."""
+
+ORDER = "Order Completed"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Warm).decode
@@ -55,6 +58,7 @@ class Warmth:
         self._facts: dict[str, Facts] = {}
         self._seen: dict[str, Person] = {}
         self._bots: set[str] = set()
+        self._orders: set[tuple[str, str]] = set()
 
     def read(self, record: Record) -> None:
         """One record more. What cannot be read, what came twice and what robots did counts nothing."""
@@ -101,10 +105,22 @@ class Warmth:
             return
         if seen.already(self._person(key), seen.digest(event.message_id or record.value), record.log_time):
             return
+        if event.name == ORDER and self._ordered(key, event):
+            return
         facts = self._facts.get(key)
         if facts is None:
             facts = self._facts[key] = Facts()
         wanted.remember(facts, event, event_time(event, at))
+
+    def _ordered(self, key: str, event: Event) -> bool:
+        """Whether this order was told of before: whoever reports it again, it counts once."""
+        order = property_of(event, "order_id")
+        if order is None or order == "":  # then it is known by its message, which has come once
+            return False
+        known = key, str(order)
+        again = known in self._orders
+        self._orders.add(known)
+        return again
 
     def _person(self, key: str) -> Person:
         """What is known of what this person was told already."""

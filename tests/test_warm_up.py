@@ -170,6 +170,24 @@ def test_it_is_as_if_the_playbook_had_been_live_from_the_beginning(tmp_path: Pat
     always.close()
 
 
+def test_an_order_that_is_reported_twice_counts_once(tmp_path: Path) -> None:
+    """The browser tells of it, and the shop does: another message, the same order."""
+    new = rules(NEW)
+    changed, always = Shop(tmp_path / "a", rules(OLD)), Shop(tmp_path / "b", new)
+    for shop in (changed, always):
+        shop.happens(*(record("v1", "Order Completed", messageId=f"m{n}", properties={"order_id": order, "total": 30})
+                       for n, order in enumerate(("17", "17", "18", 17))))
+        shop.reads()
+    changed.swaps(new)
+    changed.sweeps()
+    there, here = changed.people()["a:v1"], always.people()["a:v1"]
+    assert counts(there) == counts(here)
+    assert {n for n, _ in counts(here).values()} == {2}
+    assert set(there.segments) == set(here.segments) == {"spent"}
+    changed.close()
+    always.close()
+
+
 def test_what_was_found_counts_on_with_what_comes_later(tmp_path: Path) -> None:
     shop = Shop(tmp_path, rules(OLD))
     shop.happens(record("v1", "Product Viewed", properties={"product_id": "p", "category": "mugs"}))

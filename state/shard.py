@@ -329,7 +329,7 @@ class Shard:
                 # What follows at once is named after what it follows: several happenings share a millisecond.
                 origin = context.origin + AGAIN
             else:
-                origin = f"timer-{person_tag(person.id)}-{name}-{due}"
+                origin = f"timer-{person_tag(person.id)}-{name}-{due}" + (f"-{at}" if at > due else "")
             context.begin(origin, at, at)
             endless = fired > MOST_AT_ONCE
             if (person.id, name if not endless else "") in self._poison_timers:

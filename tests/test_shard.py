@@ -448,3 +448,20 @@ def test_what_follows_at_once_has_ids_of_its_own(tmp_path: Path) -> None:
         "1", "1+", "1++", "2", "2+", "2++"]
     single = Bench(tmp_path / "2", [talkative], HERE)
     assert [row.id for one in records for row in single.apply(one)] == whole
+
+
+def test_a_timer_that_a_login_brings_after_its_like_has_fired_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Two ids of somebody wait for the end of the night, and the letter of one is read after it: both say something."""
+    origins: list[str] = []
+
+    def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
+        if isinstance(event, Due):
+            origins.append(context.origin)
+        else:
+            person.timers["later:x"] = 5_000
+        return ()
+
+    bench = Bench(tmp_path, [step], partition_of(b"ann", PARTITIONS))
+    for at in (1_000, 6_000):
+        bench.apply(record("ann", at=at))
+    assert len(origins) == len(set(origins)) == 2

@@ -30,8 +30,10 @@ from domain import event as events
 from domain.action import channel
 from flows.onsite import STEPS
 from state.rules import compile_rules
+from tests.support import examples
 
 pytestmark = pytest.mark.redis
+PATIENT = pytest.mark.skipif(examples(1) == 1, reason="it takes long: make search plays it")
 
 
 def sane(rows: list[Result], names: int) -> None:
@@ -106,6 +108,7 @@ def test_many_campaigns_in_miniature() -> None:
 
 
 @pytest.mark.slow
+@PATIENT
 def test_the_edge_in_miniature() -> None:
     with house(persons=300) as home:
         rows = bench_http.measure(home, rate=100, listeners=10, seconds=1.0, rounds=1)
@@ -114,6 +117,7 @@ def test_the_edge_in_miniature() -> None:
 
 
 @pytest.mark.slow
+@PATIENT
 def test_timers_in_miniature() -> None:
     with house(persons=100) as home:
         rows = bench_timers.measure(home, timers=2_000, events=1_500, seconds=0.5, rounds=1)

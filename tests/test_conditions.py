@@ -22,7 +22,7 @@ def ready(plain: Any, person: Person) -> tuple[Compiled, Facts]:
 
 
 @given(conditions, people(), moments)
-@settings(max_examples=examples(80), deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_closures_say_what_the_words_say(plain: Any, person: Any, now: Any) -> None:
     compiled, facts = ready(plain, person)
     for moment in (now, *turning_points(person)):
@@ -30,7 +30,7 @@ def test_the_closures_say_what_the_words_say(plain: Any, person: Any, now: Any) 
 
 
 @given(conditions, people(), moments)
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_nothing_changes_by_time_alone_before_it_was_foretold(plain: Any, person: Any, now: Any) -> None:
     compiled, facts = ready(plain, person)
     change = compiled.next_change(person, facts, now)
@@ -44,7 +44,7 @@ def test_nothing_changes_by_time_alone_before_it_was_foretold(plain: Any, person
 
 
 @given(conditions, people(), moments)
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_following_what_was_foretold_visits_every_change(plain: Any, person: Any, now: Any) -> None:
     compiled, facts = ready(plain, person)
     visited, at = [], now
@@ -84,7 +84,7 @@ def test_of_one_statement_every_moment_that_is_foretold_turns_it_and_no_other(ki
 
 
 @given(conditions, people(), moments)
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_an_explanation_gives_what_held_or_what_failed(plain: Any, person: Any, now: Any) -> None:
     compiled, facts = ready(plain, person)
     held, failed = compiled.explain(person, facts, now)

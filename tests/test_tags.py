@@ -300,7 +300,7 @@ class Plain:
 
 
 @given(books(), st.lists(st.tuples(st.integers(0, 4), events, st.booleans()), min_size=1, max_size=10))
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_engine_and_a_plain_reading_agree_at_every_second(
         book: list[dict[str, Any]], history: list[tuple[int, str, bool]]) -> None:
     visitor, plain = Visitor(playbook(segments={one["name"]: {**one} for one in book})), Plain(book)

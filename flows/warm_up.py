@@ -66,7 +66,9 @@ class WarmUp:
     def _reached(self, place: Place) -> bool:
         """Whether all that the shard has read there was read here too, or is no longer in the log."""
         read, at = self._read.get(place, -1), self._at(place)
-        return read >= at or (self._reader.caught_up(place[1]) and not self._log.fetch(place, read + 1, at))
+        if read < at and self._reader.caught_up(place[1]) and not self._log.fetch(place, read + 1, at):
+            self._read[place] = read = at
+        return read >= at
 
     def finish(self) -> dict[int, Warm]:
         """What was found, by partition, exactly up to where the shards stand now. To be called when `step` says so."""

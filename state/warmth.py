@@ -3,8 +3,8 @@
     records and letters of one partition, up to its shard's position ─▶ Warmth.read ─▶ person -> traces ─▶ Shard.warm
 
 A condition that counts within thirty days is right from its first second on: the traces it needs are made from the
-recorded events before the playbook that needs them is swapped in. What comes of it does not depend on the order of the
-records, so it is the same live and in a re-run. What was sent on to somebody else counts once (`state/sent_on.py`).
+recorded events before the playbook that needs them is swapped in. Records come in the order in which a reader gives
+them, so it is the same live and in a re-run. What was sent on to somebody else counts once (`state/sent_on.py`).
 """
 
 from collections.abc import Callable, Container, Mapping
@@ -78,7 +78,7 @@ class Warmth:
         """An event that was sent on to here."""
         try:
             letter = incoming.letter(record.value)
-            if not incoming.is_news(self._person(letter.to), letter) or letter.kind != "forward":
+            if letter.kind != "forward" or not incoming.is_news(self._person(letter.to), letter):
                 return
             inner = record._replace(value=str(letter.body.get("value", "")).encode())
             event = incoming.event(inner.value)

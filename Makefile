@@ -6,14 +6,14 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
-ROUNDS ?= 50
+ROUNDS ?= 20
 TIMES ?= 10
 PYTHON ?=
 
 # Tests start some two hundred processes: each would compile all of attimo anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test crash search bench lint docs kafka lock clean node
+.PHONY: help run test acceptance bench lint docs kafka lock clean node
 
 help: ## what can be made
 	@echo "attimo: marketing automation in the moment"; echo
@@ -25,24 +25,27 @@ run: $(VENV)/ready ## start everything with the demo shop; Ctrl-C stops it
 
 test: $(VENV)/ready-dev node ## lint, types and every test (ARGS goes to pytest)
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check -q .
 	$(VENV)/bin/mypy
 	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-crash: $(VENV)/ready-dev ## kill processes at random, 50 rounds (ROUNDS=n for another number)
-	ATTIMO_CRASH_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/test_crash.py $(ARGS)
-
-search: $(VENV)/ready-dev ## every test with ten times as many random examples (TIMES=n for another number)
-	ATTIMO_EXAMPLES=$(TIMES) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+acceptance: $(VENV)/ready-dev node ## what is too long for `make test`: kill rounds, benchmarks in miniature, more examples
+	ATTIMO_CRASH_ROUNDS=$(ROUNDS) $(PY) -m pytest -m acceptance $(ARGS)
+	ATTIMO_EXAMPLES=$(TIMES) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/laws $(ARGS)
 
 bench: $(VENV)/ready-dev ## measure against the floor, write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)
 
 lint: $(VENV)/ready-dev ## ruff and mypy alone
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check -q .
 	$(VENV)/bin/mypy
 
-docs: $(VENV)/ready-dev ## make the tables of docs/ from the code again
-	ATTIMO_BLESS=1 $(PY) -m pytest -q tests/test_docs.py -k up_to_date
+docs: $(VENV)/ready-dev ## generate the reference tables from the code and build the site in .cache/site
+	@mkdir -p .cache
+	$(PY) -m domain.playbook.schema > .cache/playbook.md && mv .cache/playbook.md docs/playbook.md
+	ATTIMO_BLESS=1 $(PY) -m pytest -q tests/test_docs.py -k "generated or up_to_date"
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q
 
 kafka: .cache/kafka/ready ## fetch the Kafka broker for the tests that need one (Java and Maven)
 
@@ -91,10 +94,10 @@ node:
 	    || echo "npm ci failed: the browser test of the Segment client will skip"; \
 	fi
 
-.cache/kafka/ready: tests/kafka/pom.xml
+.cache/kafka/ready: tests/harness/pom.xml
 	@command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1 \
 	  || { echo "make kafka needs java (17 or later) and mvn" >&2; exit 1; }
 	@echo "Fetching the Kafka broker (once; about 50 MB)"
 	@rm -rf .cache/kafka && mkdir -p .cache/kafka
-	@mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
+	@mvn -q -B -f tests/harness/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
 	@touch $@

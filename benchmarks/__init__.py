@@ -1,1 +1,1 @@
-"""One file, one question; the floor and attimo in the same run. `python -m benchmarks` answers all of them."""
+"""Benchmarks: one question per file, with attimo and a floor in the same run. `python -m benchmarks` runs all."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks` is `python -m benchmarks.run`."""
+"""Run `python -m benchmarks.run` as `python -m benchmarks`."""
 
 from benchmarks.run import main
 

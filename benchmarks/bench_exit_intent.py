@@ -1,9 +1,8 @@
-"""How long from the pointer leaving the page until the popup is visible, in Chromium, with the network cut before?
+"""Time from exit intent to a visible popup in Chromium, with the network off.
 
-Pixel and widget are ours, served by the edge; the flow has armed the browser. The floor is a page that opens a dialog
-it has made ready, with no logic at all. Both are told the same way: the pointer moves out of the window. Measured in
-the page: how many frames pass until a frame is painted with the popup in it (1: the very next one), and the time from
-the first line of script that hears of it until that frame's work is done.
+Pixel and widget come from the edge, and the flow has preloaded the offer. The floor is a page that opens a prepared
+dialog without logic. Both get the same input: the pointer leaves the window. The page measures how many frames pass
+until the popup is painted (1 is the next frame), and the time from the first line of script to the end of that frame.
 """
 
 import shutil
@@ -13,14 +12,14 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from benchmarks.house import House
-from benchmarks.report import Budget, Result, percentile, result
+from benchmarks.instance import BenchmarkInstance
+from benchmarks.report import Budget, Result, make_result, percentile
 
 CAMPAIGN = """format = "popup"
 trigger = { exit_intent = true }
 priority = 100000
 valid_for = "10m"
-limits = { per_session = 1000 }
+frequency_caps = { per_session = 1000 }
 content.default = { title = "Before you go", body = "<p>For you.</p>", button = "Show", url = "/", coupon = "STAY10" }
 """
 
@@ -48,57 +47,70 @@ window.probe = new Promise((done) => {
 });
 """
 
-OURS = """<!doctype html><html lang="en"><title>Shop</title><body><h1>A shop</h1><p>Text.</p>
+OUR_PAGE = """<!doctype html><html lang="en"><title>Shop</title><body><h1>A shop</h1><p>Text.</p>
 <script src="/pixel.js" data-write-key="{key}" data-exit-dwell="0" data-exit-cooldown="0" data-shadow="open"></script>
 <script src="/widget.js"></script></body></html>"""
 
-FLOOR = """<!doctype html><html lang="en"><title>Shop</title><body><h1>A shop</h1><p>Text.</p>
+FLOOR_PAGE = """<!doctype html><html lang="en"><title>Shop</title><body><h1>A shop</h1><p>Text.</p>
 <dialog><h2>Before you go</h2><p>For you.</p><code>STAY10</code><button>Show</button></dialog>
 <script>document.addEventListener("mouseout", (event) => {
   if (!event.relatedTarget && event.clientY <= 0) document.querySelector("dialog").showModal();
 }, true);</script></body></html>"""
 
-AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
-"""A browser without a head says so in its own, and robots are sent no offers."""
+USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+"""A headless browser names itself in its user agent, and bots get no offers."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Run(NamedTuple):
-    """One popup: frames until it is painted; ms until it is open, and until it is painted."""
+    """One popup: frames until painted, ms until open, ms until painted."""
 
     frames: int
     opened: float
     ms: float
 
 
-def measure(house: House, times: int) -> list[Result]:
-    """Rows: frames and ms, worst of the frames, median of the times. RuntimeError without a Chromium."""
-    (house.folder / "playbook" / "campaigns" / "before-you-go.toml").write_text(CAMPAIGN)
-    house.attimo("onsite")
-    house.ready("onsite")
-    house.attimo("edge")
+def measure(instance: BenchmarkInstance, times: int) -> list[Result]:
+    """Measure the worst number of frames and the median time. Raise RuntimeError without Chromium."""
+    (instance.folder / "playbook" / "campaigns" / "before-you-go.toml").write_text(CAMPAIGN)
+    instance.start_attimo("onsite")
+    instance.wait_until_ready("onsite")
+    instance.start_attimo("edge")
     ours: list[Run] = []
     floor: list[Run] = []
     try:
         with _browser() as browser:
             for _ in range(times):
-                floor.append(_floor(browser, house))
-                ours.append(_ours(browser, house))
+                floor.append(_measure_floor(browser, instance))
+                ours.append(_measure_ours(browser, instance))
     finally:
-        house.stop("edge")
-        house.stop("onsite")
+        instance.stop("edge")
+        instance.stop("onsite")
     frames = [float(run.frames) for run in ours]
     times_ms = [run.ms for run in ours]
-    note = (f"{times} visits each, the network cut before the pointer leaves; slowest {max(times_ms):.3g} ms "
-            f"(floor {max(run.ms for run in floor):.3g} ms), most frames {max(frames):.0f}; "
-            f"open (before the paint) after {percentile([run.opened for run in ours], 0.5):.3g} ms, the floor's after "
-            f"{percentile([run.opened for run in floor], 0.5):.3g} ms")
+    note = (
+        f"{times} sessions each, network off before the pointer leaves; slowest {max(times_ms):.3g} ms "
+        f"(floor {max(run.ms for run in floor):.3g} ms), most frames {max(frames):.0f}; "
+        f"open (before the paint) after {percentile([run.opened for run in ours], 0.5):.3g} ms, the floor's after "
+        f"{percentile([run.opened for run in floor], 0.5):.3g} ms"
+    )
     return [
-        result("exit intent -> popup visible, frames", "frames", frames, [float(run.frames) for run in floor],
-               Budget("<= 1 frame, no network", most=1), note),
-        result("exit intent -> popup visible, time", "ms", times_ms, [run.ms for run in floor],
-               Budget("<= 16 ms", most=16)),
+        make_result(
+            "exit intent -> popup visible, frames",
+            "frames",
+            frames,
+            [float(run.frames) for run in floor],
+            Budget("<= 1 frame, no network", at_most=1),
+            note,
+        ),
+        make_result(
+            "exit intent -> popup visible, time",
+            "ms",
+            times_ms,
+            [run.ms for run in floor],
+            Budget("<= 16 ms", at_most=16),
+        ),
     ]
 
 
@@ -115,37 +127,37 @@ def _browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def _page(browser: Browser, house: House, html: str) -> Iterator[Page]:
-    """A new visitor on a page of ours, at the edge's address."""
+def _page(browser: Browser, instance: BenchmarkInstance, html: str) -> Iterator[Page]:
+    """A new person on a page of the edge."""
 
     def answer(route: Route) -> None:
         route.fulfill(body=html, content_type="text/html; charset=utf-8")
 
-    context = browser.new_context(user_agent=AGENT)
+    context = browser.new_context(user_agent=USER_AGENT)
     try:
         page = context.new_page()
         page.add_init_script(PROBE)
         page.route("**/bench-page", answer)
         page.mouse.move(400, 300)
-        page.goto(f"{house.url}/bench-page")
+        page.goto(f"{instance.url}/bench-page")
         yield page
     finally:
         context.close()
 
 
-def _floor(browser: Browser, house: House) -> Run:
-    with _page(browser, house, FLOOR) as page:
-        return _leave(page)
+def _measure_floor(browser: Browser, instance: BenchmarkInstance) -> Run:
+    with _page(browser, instance, FLOOR_PAGE) as page:
+        return _move_out(page)
 
 
-def _ours(browser: Browser, house: House) -> Run:
-    with _page(browser, house, OURS.format(key=house.settings.write_key)) as page:
+def _measure_ours(browser: Browser, instance: BenchmarkInstance) -> Run:
+    with _page(browser, instance, OUR_PAGE.format(key=instance.settings.write_key)) as page:
         page.wait_for_selector("attimo-offer", state="attached", timeout=20_000)
-        return _leave(page)
+        return _move_out(page)
 
 
-def _leave(page: Page) -> Run:
-    """Cut the network, then move the pointer out at the top."""
+def _move_out(page: Page) -> Run:
+    """Turn the network off, then move the pointer out at the top."""
     page.context.set_offline(True)
     page.mouse.move(400, 200)
     page.mouse.move(400, 60)

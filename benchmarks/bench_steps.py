@@ -1,24 +1,32 @@
-"""What does an event cost with everything on, beside a durable worker that knows and decides nothing?
+"""CPU per event of a complete worker, compared with a durable worker without steps.
 
-Two workers in this process over the same store, in turns, each over a backlog of its own: one with no step at all (it
-reads, brings persons in, writes them down, commits), and one with all of them. The first is what durability and a shard
-cost by themselves, so it is the floor. Bytewax is left out.
+Two workers in this process over the same store alternate, each over its own backlog: one without steps (it reads, loads
+people, stores them and commits), and one with all steps. The first is the floor: the cost of durability and of a shard.
+Bytewax is not included.
 """
 
-from benchmarks.house import House
-from benchmarks.profiling import worked
-from benchmarks.report import Budget, Result, result
+from benchmarks.instance import BenchmarkInstance
+from benchmarks.profiling import profile_backlog
+from benchmarks.report import Budget, Result, make_result
 from flows.onsite import STEPS
 
 
-def measure(house: House, events: int, rounds: int) -> list[Result]:
-    """One row: CPU per event with all steps; without any is the floor."""
+def measure(instance: BenchmarkInstance, events: int, rounds: int) -> list[Result]:
+    """Measure CPU per event with all steps; without steps is the floor."""
     with_all: list[float] = []
     without: list[float] = []
     for n in range(rounds):
         turns = [(STEPS, with_all), ((), without)]
         for steps, found in turns if n % 2 == 0 else reversed(turns):
-            parts, done, _ = worked(house, events, 400 + len(with_all) + len(without), steps)
+            parts, done, _ = profile_backlog(instance, events, 400 + len(with_all) + len(without), steps)
             found.append(sum(parts.values()) / done)
-    return [result("CPU of a worker per event, everything on", "us", with_all, without,
-                   Budget("<= 5x a durable worker without steps", ratio=5), f"{events:,} events a turn")]
+    return [
+        make_result(
+            "CPU of a worker per event, everything on",
+            "us",
+            with_all,
+            without,
+            Budget("<= 5x a durable worker without steps", max_ratio=5),
+            f"{events:,} events per run",
+        )
+    ]

@@ -1,85 +1,94 @@
-"""How much more do two on-site workers do than one?
+"""Throughput of two on-site workers compared with one.
 
-The same backlog is read twice: by one worker that has all partitions, and by two that have half of them each, over one
-store file as `attimo run onsite --worker I/N` shares it. It is measured between two marks for each half of the
-partitions: from the first message of a mark on Redis to the last. Two workers want a core each, and Redis and this
-process some of a third.
+The same backlog is read twice: by one worker with all partitions, and by two workers with half of them each, over one
+store, as with `attimo run onsite --worker I/N`. The measurement is between two markers for each half of the
+partitions, from the first marker message on Redis to the last. Two workers need a core each; Redis and this process
+need part of a third.
 """
 
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.bench_throughput import LEAD
-from benchmarks.data import Happening
-from benchmarks.house import PATIENCE, House
-from benchmarks.report import Budget, Result, result
-from domain.partition import partition_of
+from benchmarks.bench_throughput import WARM_UP_EVENTS
+from benchmarks.data import EventTemplate
+from benchmarks.instance import TIMEOUT, BenchmarkInstance
+from benchmarks.report import Budget, Result, make_result
+from domain.record import partition_of
 
-ONE = ("onsite",)
-TWO = ("onsite 0/2", "onsite 1/2")
+ONE_WORKER = ("onsite",)
+TWO_WORKERS = ("onsite 0/2", "onsite 1/2")
 
 
 class Run(NamedTuple):
-    """One backlog, done by one or by two. The CPU is that of all workers."""
+    """One backlog with one or two workers; CPU of all workers."""
 
     events_per_second: float
     cpu_us: float
 
 
-def measure(house: House, events: int, rounds: int) -> list[Result]:
-    """Rows: events a second, and CPU per event, of two workers; one is the floor."""
-    runs: dict[tuple[str, ...], list[Run]] = {ONE: [], TWO: []}
+def measure(instance: BenchmarkInstance, events: int, rounds: int) -> list[Result]:
+    """Measure events per second and CPU per event of two workers; one is the floor."""
+    runs: dict[tuple[str, ...], list[Run]] = {ONE_WORKER: [], TWO_WORKERS: []}
     for n in range(rounds):
-        for workers in (ONE, TWO) if n % 2 == 0 else (TWO, ONE):
-            runs[workers].append(_run(house, workers, events, 300 + 2 * n + len(workers)))
-    one, two = runs[ONE], runs[TWO]
+        for workers in (ONE_WORKER, TWO_WORKERS) if n % 2 == 0 else (TWO_WORKERS, ONE_WORKER):
+            runs[workers].append(_run(instance, workers, events, 300 + 2 * n + len(workers)))
+    one, two = runs[ONE_WORKER], runs[TWO_WORKERS]
     return [
-        result("throughput of two workers", "events/s", [run.events_per_second for run in two],
-               [run.events_per_second for run in one], Budget(">= 1.8x one", least_ratio=1.8),
-               f"{house.persons:,} persons, {events:,} events a round"),
-        result("CPU of two workers per event", "us", [run.cpu_us for run in two], [run.cpu_us for run in one],
-               Budget("-")),
+        make_result(
+            "throughput of two workers",
+            "events/s",
+            [run.events_per_second for run in two],
+            [run.events_per_second for run in one],
+            Budget(">= 1.8x one", min_ratio=1.8),
+            f"{instance.persons:,} persons, {events:,} events per round",
+        ),
+        make_result(
+            "CPU of two workers per event", "us", [run.cpu_us for run in two], [run.cpu_us for run in one], Budget("-")
+        ),
     ]
 
 
-def _marks(house: House) -> dict[str, Happening]:
-    """A mark for each half of the partitions: of whom -> the mark."""
-    found: dict[int, Happening] = {}
-    while len(found) < len(TWO):
-        one = house.signal()
-        found.setdefault(partition_of(one.anonymous_id.encode(), house.settings.partitions) % len(TWO), one)
+def _make_markers(instance: BenchmarkInstance) -> dict[str, EventTemplate]:
+    """One marker per half of the partitions, by anonymous id."""
+    found: dict[int, EventTemplate] = {}
+    while len(found) < len(TWO_WORKERS):
+        one = instance.make_marker()
+        found.setdefault(partition_of(one.anonymous_id.encode(), instance.settings.partitions) % len(TWO_WORKERS), one)
     return {one.anonymous_id: one for one in found.values()}
 
 
-def _run(house: House, workers: tuple[str, ...], events: int, seed: int) -> Run:
-    house.append(house.traffic(LEAD, seed))
-    first, last = _marks(house), _marks(house)
-    house.append(first.values())
-    house.append(house.traffic(events, seed + 1_000))
-    house.append(last.values())
+def _run(instance: BenchmarkInstance, workers: tuple[str, ...], events: int, seed: int) -> Run:
+    instance.append(instance.next_events(WARM_UP_EVENTS, seed))
+    first, last = _make_markers(instance), _make_markers(instance)
+    instance.append(first.values())
+    instance.append(instance.next_events(events, seed + 1_000))
+    instance.append(last.values())
     for name in workers:
-        house.attimo(name)
+        instance.start_attimo(name)
     heard: dict[str, int] = {}
-    _listen(house, heard, lambda: not heard.keys().isdisjoint(first), f"{len(workers)} have begun")
-    before = sum(map(house.cpu, workers))
-    _listen(house, heard, lambda: heard.keys() >= last.keys(), f"{len(workers)} have done the backlog")
-    spent = sum(map(house.cpu, workers)) - before
+    _collect_markers(instance, heard, lambda: not heard.keys().isdisjoint(first), f"{len(workers)} have started")
+    before = sum(map(instance.cpu, workers))
+    _collect_markers(instance, heard, lambda: heard.keys() >= last.keys(), f"{len(workers)} have processed the backlog")
+    spent = sum(map(instance.cpu, workers)) - before
     for name in workers:
-        house.stop(name)
+        instance.stop(name)
     took = max(heard[who] for who in last) - min(heard[who] for who in first if who in heard)
     return Run(events / (max(1, took) / 1e9), spent / 1_000 / events)
 
 
-def _listen(house: House, heard: dict[str, int], until: Callable[[], bool], doing: str) -> None:
-    """Note when (monotonic ns) whose mark was answered. Of marks that were read at once the later may come first: a
-    worker goes through a batch partition by partition.
+def _collect_markers(
+    instance: BenchmarkInstance, received: dict[str, int], condition: Callable[[], bool], activity: str
+) -> None:
+    """Record when (monotonic ns) each marker message arrives.
+
+    Markers of one batch can arrive out of order: a worker applies a batch partition by partition.
     """
-    end = time.monotonic() + PATIENCE
-    while not until():
+    end = time.monotonic() + TIMEOUT
+    while not condition():
         if time.monotonic() > end:
-            raise RuntimeError(f"heard nothing for {PATIENCE:.0f} s: {doing}\n{house.said()}")
-        house.check(doing)
-        for one in house.listening.read(0.25):
-            if one.is_mark:
-                heard.setdefault(one.anonymous_id, one.at)
+            raise RuntimeError(f"no message for {TIMEOUT:.0f} s: {activity}\n{instance.log_tails()}")
+        instance.check_alive(activity)
+        for one in instance.subscriber.read(0.25):
+            if one.is_marker:
+                received.setdefault(one.anonymous_id, one.at)

@@ -1,8 +1,8 @@
-"""The feeder: appends shop events to the log, one by one, at a fixed rate, whatever the engine does (an open loop).
+"""The feeder: appends events to the log one by one at a fixed rate, independent of the engine.
 
-    python -m benchmarks.feed ORDER        (settings from ATTIMO_*; ORDER: JSON, see Order)
+    python -m benchmarks.feed PLAN        (settings from ATTIMO_*; PLAN is JSON)
 
-It writes a JSON file: when (monotonic ns) each mark was appended, and how late the feeder itself was.
+It writes a JSON file with the append time (monotonic ns) of each marker and the delay of the feeder itself.
 """
 
 import gc
@@ -12,35 +12,35 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.data import MARK, Traffic
-from connectors.open_log import open_log
+from benchmarks.data import MARKER_EVENT, EventGenerator
+from connectors.log.open import open_log
 from connectors.settings import load
 
 
-class Order(msgspec.Struct):
-    """What to feed: `rate` events a second for `seconds`; marks from the `marked`-th person on."""
+class FeedOrder(msgspec.Struct):
+    """The plan of a feeder: `rate` events per second for `seconds`."""
 
     persons: int
     seed: int
-    marked: int
+    marked_persons: int
     rate: int
     seconds: float
     report: str
 
 
-class Fed(msgspec.Struct):
-    """What was fed. `marks` maps anonymous ids to the moment just before the append; `late_ms` is sorted."""
+class FeedReport(msgspec.Struct):
+    """The result: times of the markers by anonymous id, just before their append, and sorted delays (ms)."""
 
     events: int
-    marked: int
-    marks: dict[str, int]
+    marked_persons: int
+    marker_times: dict[str, int]
     late_p99_ms: float
     seconds: float
 
 
-def feed(order: Order) -> Fed:
-    """Feed, and say what was fed."""
-    traffic = Traffic(order.persons, order.seed, order.marked)
+def feed(order: FeedOrder) -> FeedReport:
+    """Append the events and write the result."""
+    traffic = EventGenerator(order.persons, order.seed, order.marked_persons)
     made = [next(traffic) for _ in range(int(order.rate * order.seconds))]
     gap = 1_000_000_000 // order.rate
     marks: dict[str, int] = {}
@@ -53,17 +53,17 @@ def feed(order: Order) -> Fed:
             due = start + n * gap
             while (ahead := due - time.monotonic_ns()) > 0:
                 time.sleep(ahead / 1e9)
-            record = one.outgoing(time.time_ns() // 1_000_000)
+            record = one.to_record(time.time_ns() // 1_000_000)
             now = time.monotonic_ns()
             log.append([record])
             late.append(now - due)
-            if one.name == MARK:
+            if one.name == MARKER_EVENT:
                 marks[one.anonymous_id] = now
         seconds = (time.monotonic_ns() - start) / 1e9
     late.sort()
-    return Fed(len(made), traffic.marked, marks, late[len(late) * 99 // 100] / 1e6, seconds)
+    return FeedReport(len(made), traffic.marked_persons, marks, late[len(late) * 99 // 100] / 1e6, seconds)
 
 
 if __name__ == "__main__":
-    given = msgspec.json.decode(sys.argv[1], type=Order)
+    given = msgspec.json.decode(sys.argv[1], type=FeedOrder)
     Path(given.report).write_bytes(msgspec.json.encode(feed(given)))

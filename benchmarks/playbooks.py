@@ -1,6 +1,6 @@
-"""Playbooks of any size for benchmarks: like real ones in their mix of triggers, conditions and limits.
+"""Playbooks of any size, with a realistic mix of triggers, conditions and frequency caps.
 
-The traffic of `benchmarks/street.py` is made to match: every statement is true of some people, of most only now and
+The events of `benchmarks/side_by_side.py` match them: every condition is true for some people, mostly only now and
 then.
 """
 
@@ -8,25 +8,45 @@ from typing import Any
 
 import msgspec
 
-from domain.playbook import Playbook
+from domain.playbook.playbook import Playbook
 
-EVENTS = ("Product Added", "Product Viewed", "Products Searched", "Exit Intent", "Order Completed", "Product Viewed",
-          "Product Added", "Page Viewed", "Products Searched", "Product Viewed")
-CATEGORIES = ("chairs", "lamps", "jackets", "kettles", "backpacks", "blankets", "mugs", "sneakers", "notebooks",
-              "scarfs")
+EVENTS = (
+    "Product Added",
+    "Product Viewed",
+    "Products Searched",
+    "Exit Intent",
+    "Order Completed",
+    "Product Viewed",
+    "Product Added",
+    "Page Viewed",
+    "Products Searched",
+    "Product Viewed",
+)
+CATEGORIES = (
+    "chairs",
+    "lamps",
+    "jackets",
+    "kettles",
+    "backpacks",
+    "blankets",
+    "mugs",
+    "sneakers",
+    "notebooks",
+    "scarfs",
+)
 COUNTRIES = ("CA", "US", "DE", "FR", "IT", "GB", "ES", "NL", "CH", "JP")
 SOURCES = ("spring", "newsletter", "search", "friends")
 
 
 def condition(n: int) -> dict[str, Any]:
-    """One of ten kinds of condition, two or three statements each."""
+    """One of ten kinds of conditions, with two or three parts each."""
     kinds: tuple[dict[str, Any], ...] = (
         {"has": {"country": COUNTRIES[n // 10 % 10]}, "session": {"pages_at_least": 2 + n % 7}},
         {"cart": {"items_at_least": 2 + n % 3}, "did_not": {"event": "Checkout Started", "within": "30m"}},
         {"session": {"products_at_least": 4 + n % 9}, "orders": {"count_at_least": 1}},
         {"score": {"at_least": 0.5 + n % 5 / 10}, "orders": {"count_at_least": 1}},
         {"in_segment": f"segment_{n % 30}", "has": {"country": COUNTRIES[n // 10 % 10]}},
-        {"session": {"first_visit": True, "seconds_at_least": 30 + n % 90, "source": SOURCES[n // 10 % 4]}},
+        {"session": {"first_session": True, "seconds_at_least": 30 + n % 90, "source": SOURCES[n // 10 % 4]}},
         {"did": {"event": "Product Viewed", "at_least": 5 + n % 10}, "has": {"trait": {"plan": "silver"}}},
         {"any": [{"cart": {"value_at_least": 50 + n % 500}}, {"orders": {"last_within": "30d"}}]},
         {"has": {"trait": {"plan": "gold"}}, "not": {"orders": {"count_at_least": 3}}},
@@ -36,9 +56,7 @@ def condition(n: int) -> dict[str, Any]:
 
 
 def niche(n: int) -> dict[str, Any]:
-    """What makes a campaign one for few: a product (in the cart, looked at, or looked at and then something bought), a
-    shop round the corner, an advertisement, a product group.
-    """
+    """A niche condition: on a product, a nearby store, an advertisement or a category."""
     viewed = {"event": "Product Viewed", "where": {"product_id": f"sku-{1000 + n * 7 % 400}"}}
     kinds: tuple[dict[str, Any], ...] = (
         {"cart": {"contains_product": f"sku-{1000 + n * 7 % 400}"}},
@@ -51,19 +69,25 @@ def niche(n: int) -> dict[str, Any]:
     return kinds[n // 10 % 6]
 
 
-def many(campaigns: int = 100, segments: int = 30, workflows: int = 0, broad: bool = False) -> Playbook:
-    """A fifth of the campaigns on events, three tenths each on segments and exit intent, a fifth on seconds.
+def make_playbook(campaigns: int = 100, segments: int = 30, workflows: int = 0, broad: bool = False) -> Playbook:
+    """A playbook with campaigns on events (20%), segments (30%), exit intent (30%) and time on site (20%).
 
-    The first hundred are for everybody; who has more has them for niches, unless they are all to be `broad`.
+    The first 100 campaigns are for everybody; further ones are for niches, unless they are `broad`.
     """
-    return msgspec.convert({
-        "shop": {"limits": {"per_session": 5, "per_day": 10, "cooldown": "1m"}},
-        "segments": [
-            {"name": f"segment_{n}", "when": condition(n + (1 if n % 10 == 4 else 0))} for n in range(segments)],
-        "campaigns": [
-            *(_campaign(n, segments, broad) for n in range(campaigns)), *(_letter(n) for n in range(workflows))],
-        "workflows": [_workflow(n, segments) for n in range(workflows)],
-    }, Playbook)
+    return msgspec.convert(
+        {
+            "shop": {"frequency_caps": {"per_session": 5, "per_day": 10, "cooldown": "1m"}},
+            "segments": [
+                {"name": f"segment_{n}", "when": condition(n + (1 if n % 10 == 4 else 0))} for n in range(segments)
+            ],
+            "campaigns": [
+                *(_campaign(n, segments, broad) for n in range(campaigns)),
+                *(_workflow_message(n) for n in range(workflows)),
+            ],
+            "workflows": [_workflow(n, segments) for n in range(workflows)],
+        },
+        Playbook,
+    )
 
 
 def _campaign(n: int, segments: int, broad: bool) -> dict[str, Any]:
@@ -83,31 +107,49 @@ def _campaign(n: int, segments: int, broad: bool) -> dict[str, Any]:
     if n >= 100 and not broad:
         when = {"all": [when, niche(n)]}
     return {
-        "name": f"campaign_{n}", "format": ("popup", "banner", "bar")[n % 3], "priority": n % 7, "trigger": trigger,
-        "when": when, "limits": {"per_session": 1, "per_day": 2},
-        "content": {"default": {"title": "Hello {{ first_name | default: 'you' }}", "url": "/shop/", "button": "Go",
-                                "body": "<p>{{ cart.value | default: '' | money }} {{ product.name }}</p>"}},
+        "name": f"campaign_{n}",
+        "format": ("popup", "banner", "bar")[n % 3],
+        "priority": n % 7,
+        "trigger": trigger,
+        "when": when,
+        "frequency_caps": {"per_session": 1, "per_day": 2},
+        "content": {
+            "default": {
+                "title": "Hello {{ first_name | default: 'you' }}",
+                "url": "/shop/",
+                "button": "Go",
+                "body": "<p>{{ cart.value | default: '' | money }} {{ product.name }}</p>",
+            }
+        },
     }
 
 
 def _workflow(n: int, segments: int) -> dict[str, Any]:
-    """Half begin with an event, half with a segment; they wait, look, say something, and end with an order."""
+    """A workflow with an event or a segment as entry trigger, a wait, a message, and an order as exit condition."""
     enters = {"event": EVENTS[n // 2 % 10]} if n % 2 else {"segment": f"segment_{n % segments}"}
     return {
-        "name": f"workflow_{n}", "enters": {**enters, "when": condition(n * 3)}, "again": "after", "again_after": "1d",
-        "leaves": {"did": {"event": "Order Completed", "within": "1h"}},
+        "name": f"workflow_{n}",
+        "enter_on": {**enters, "when": condition(n * 3)},
+        "reentry": "after",
+        "reentry_after": "1d",
+        "exit_when": {"did": {"event": "Order Completed", "within": "1h"}},
         "steps": [
-            {"wait_for": {"event": "Product Added", "within": "2m", "otherwise": "look"}},
+            {"wait_for": {"event": "Product Added", "timeout": "2m", "else": "look"}},
             {"wait": "30s"},
-            {"id": "look", "branch": [{"when": condition(n * 7 + 2), "go": "end"}]},
-            {"send": f"letter_{n}", "patience": "10m"},
+            {"id": "look", "branch": [{"when": condition(n * 7 + 2), "goto": "end"}]},
+            {"send": f"message_{n}", "timeout": "10m"},
             {"wait": "2d"},
             {"id": "end", "exit": True},
         ],
     }
 
 
-def _letter(n: int) -> dict[str, Any]:
-    """What a workflow says."""
-    return {"name": f"letter_{n}", "format": ("bar", "banner")[n % 2], "trigger": {"workflow": True}, "priority": 3,
-            "content": {"default": {"title": "A word about {{ product.name | default: 'our range' }}"}}}
+def _workflow_message(n: int) -> dict[str, Any]:
+    """The campaign of a workflow."""
+    return {
+        "name": f"message_{n}",
+        "format": ("bar", "banner")[n % 2],
+        "trigger": {"workflow": True},
+        "priority": 3,
+        "content": {"default": {"title": "A word about {{ product.name | default: 'our range' }}"}},
+    }

@@ -1,4 +1,4 @@
-"""Results: one row per budget, as a table for people and as JSON for everything else."""
+"""Results: one row per budget, as a table and as JSON."""
 
 import os
 import platform
@@ -11,28 +11,30 @@ import msgspec
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What was promised: `most` and `least` of our own number, `ratio` (`least_ratio`) to the floor at most (least)."""
+    """A budget: bounds of the measured value, and of its ratio to the floor."""
 
     text: str
-    most: float | None = None
-    least: float | None = None
-    ratio: float | None = None
-    least_ratio: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+    max_ratio: float | None = None
+    min_ratio: float | None = None
 
-    def met(self, ours: float, ratio: float | None) -> bool:
-        """Whether it is kept.
+    def is_met(self, ours: float, ratio: float | None) -> bool:
+        """Whether the budget is met.
 
-        >>> Budget("at most 5 and twice the floor", most=5, ratio=2).met(4.0, 2.1)
+        >>> Budget("at most 5 and twice the floor", at_most=5, max_ratio=2).is_met(4.0, 2.1)
         False
         """
         return not (
-            (self.most is not None and ours > self.most) or (self.least is not None and ours < self.least)
-            or (self.ratio is not None and (ratio is None or ratio > self.ratio))
-            or (self.least_ratio is not None and (ratio is None or ratio < self.least_ratio)))
+            (self.at_most is not None and ours > self.at_most)
+            or (self.at_least is not None and ours < self.at_least)
+            or (self.max_ratio is not None and (ratio is None or ratio > self.max_ratio))
+            or (self.min_ratio is not None and (ratio is None or ratio < self.min_ratio))
+        )
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One row: medians over the rounds, and the rounds themselves. `note` says what else was seen."""
+    """One row: medians over the rounds, the rounds, and a note."""
 
     name: str
     ours: float
@@ -46,7 +48,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """Everything of one run."""
+    """The report of one run."""
 
     machine: dict[str, str]
     command: str
@@ -56,11 +58,13 @@ class Report(msgspec.Struct):
     v: int = 1
 
 
-def result(name: str, unit: str, ours: list[float], floor: list[float], budget: Budget, note: str = "") -> Result:
-    """A row from what the rounds gave. The ratio is that of the middle round: ours and the floor of one round share
-    their minute, while from round to round the machine's speed moves by more than what is to be told.
+def make_result(name: str, unit: str, ours: list[float], floor: list[float], budget: Budget, note: str = "") -> Result:
+    """Build a row from rounds.
 
-    >>> result("p99", "ms", [3.0, 2.0, 9.0], [1.0, 2.0, 4.0], Budget("<= 5 ms", most=5)).ratio
+    The ratio is the median of the ratios by round, since the speed of the machine varies more between rounds than
+    within one.
+
+    >>> make_result("p99", "ms", [3.0, 2.0, 9.0], [1.0, 2.0, 4.0], Budget("<= 5 ms", at_most=5)).ratio
     2.25
     """
     mine, base = median(ours), median(floor) if floor else None
@@ -69,12 +73,21 @@ def result(name: str, unit: str, ours: list[float], floor: list[float], budget: 
         pairs = list(zip(ours, floor, strict=True)) if len(ours) == len(floor) and all(floor) else [(mine, base)]
         ratio = round(median([one / other for one, other in pairs]), 2)
     rounds = {"ours": [_rounded(one) for one in ours], "floor": [_rounded(one) for one in floor]}
-    return Result(name, _rounded(mine), _rounded(base) if base is not None else None, ratio, unit, budget.text,
-                  budget.met(mine, ratio), rounds, note)
+    return Result(
+        name,
+        _rounded(mine),
+        _rounded(base) if base is not None else None,
+        ratio,
+        unit,
+        budget.text,
+        budget.is_met(mine, ratio),
+        rounds,
+        note,
+    )
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which this share of them lies (nearest rank).
+    """A percentile by nearest rank.
 
     >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
     2.0
@@ -83,16 +96,24 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[max(0, -int(-len(ordered) * share // 1) - 1)]
 
 
-def begin(quick: bool) -> Report:
-    """An empty report about this machine, this command, this moment."""
-    return Report(machine(), " ".join(["python -m benchmarks", *sys.argv[1:]]),
-                  datetime.now(UTC).isoformat(timespec="seconds"), quick)
+def new_report(quick: bool) -> Report:
+    """A new report with machine, command and time."""
+    return Report(
+        machine(),
+        " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        quick,
+    )
 
 
 def machine() -> dict[str, str]:
-    """What it ran on; `load` is that of the minute before."""
-    facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}",
-             "cores": str(_cores()), "load": f"{os.getloadavg()[0]:.2f}"}
+    """Properties of the machine; `load` is the one-minute average."""
+    facts = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cores": str(_cores()),
+        "load": f"{os.getloadavg()[0]:.2f}",
+    }
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts["cpu"] = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -107,12 +128,20 @@ def _cores() -> int:
 
 
 def table(report: Report) -> str:
-    """The rows, for people."""
+    """Format the rows as a table."""
     head = ("what", "ours", "floor", "ratio", "unit", "budget", "met")
     rows = [head] + [
-        (one.name, f"{one.ours:g}", "-" if one.floor is None else f"{one.floor:g}",
-         "-" if one.ratio is None else f"{one.ratio:g}", one.unit, one.budget, "yes" if one.met else "NO")
-        for one in report.results]
+        (
+            one.name,
+            f"{one.ours:g}",
+            "-" if one.floor is None else f"{one.floor:g}",
+            "-" if one.ratio is None else f"{one.ratio:g}",
+            one.unit,
+            one.budget,
+            "yes" if one.met else "NO",
+        )
+        for one in report.results
+    ]
     widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))

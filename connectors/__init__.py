@@ -1,1 +1,1 @@
-"""One file, one outside system."""
+"""Adapters to external systems: log, Redis, HTTP, files, terminal."""

@@ -1,4 +1,4 @@
-"""Where settings come from: `attimo.toml`, the environment, the data folder (for the signing secret)."""
+"""Load settings from `attimo.toml`, the environment and command-line options; create the signing secret."""
 
 import os
 import secrets
@@ -13,18 +13,18 @@ from domain.settings import Settings, resolve
 
 
 def load(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> Settings:
-    """The settings in force; ValueError names the file or variable that is wrong."""
+    """Return the effective settings. Raise ValueError with the name of the invalid file or variable."""
     found: dict[str, Any] = {}
     if file.exists():
         try:
             found = tomllib.loads(file.read_text("utf-8"))
-        except tomllib.TOMLDecodeError as wrong:
-            raise ValueError(f"{file}: {wrong}") from wrong
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file}: {error}") from error
     return resolve(flags, os.environ, found)
 
 
-def came_from(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> dict[str, str]:
-    """Where each setting in force came from: "option", the name of the variable, "attimo.toml" or "default"."""
+def setting_sources(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> dict[str, str]:
+    """Return the source of each setting: "option", the name of the variable, "attimo.toml" or "default"."""
     found = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
     origins = {}
     for name in Settings.__struct_fields__:
@@ -39,24 +39,24 @@ def came_from(flags: Mapping[str, Any], file: Path = Path("attimo.toml")) -> dic
 
 
 def secret_of(settings: Settings) -> str:
-    """The signing secret: the one given, else the one kept in the data folder; empty when there is none yet."""
+    """Return the signing secret from the settings, else from the data folder; empty if there is none yet."""
     path = Path(settings.data) / "secret"
     return settings.secret or (path.read_text().strip() if path.exists() else "")
 
 
 def with_secret(settings: Settings) -> Settings:
-    """The settings with a signing secret: the one given, else one kept in the data folder (made when missing)."""
+    """Return settings with a signing secret; if none is set, read or create `secret` in the data folder."""
     if settings.secret:
         return settings
     path = Path(settings.data) / "secret"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_name(f"secret.{secrets.token_hex(4)}")
-        made.touch(mode=0o600)
-        made.write_text(secrets.token_hex(32))
+        temporary = path.with_name(f"secret.{secrets.token_hex(4)}")
+        temporary.touch(mode=0o600)
+        temporary.write_text(secrets.token_hex(32))
         try:
-            os.link(made, path)  # the first of several processes wins, whole
+            os.link(temporary, path)  # atomic: the first of several processes wins
         except FileExistsError:
             pass
-        made.unlink()
+        temporary.unlink()
     return msgspec.structs.replace(settings, secret=path.read_text().strip())

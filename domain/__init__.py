@@ -1,1 +1,1 @@
-"""The nouns. Frozen where they travel, declared once, no I/O."""
+"""Data structures and pure functions, without I/O."""

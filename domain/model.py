@@ -1,15 +1,15 @@
-"""Models as they travel: plain numbers, never pickles."""
+"""Models: plain numbers as JSON, never pickles."""
 
 import math
 
 import msgspec
 
 
-class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How good a model is, measured before it learned each example (progressive).
+class ModelQuality(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Quality of a model, measured on each example before it was learned (progressive validation).
 
-    `base_rate` is the share of positives among the latest examples, `base_log_loss` the loss of predicting just that.
-    `roc_auc` ranks by what the features add to the base rate, so a base rate that moves does not flatter it.
+    `base_rate` is the share of positives among the latest examples; `base_log_loss` is the loss of predicting it.
+    `roc_auc` ranks by the contribution of the features, so a drift of the base rate does not inflate it.
     """
 
     examples: int = 0
@@ -22,10 +22,10 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A logistic model over standardised features: p = sigmoid(intercept + sum weight * (x - mean) / scale).
+    """A logistic model over standardized features: p = sigmoid(intercept + sum weight * (x - mean) / scale).
 
-    `version` counts publications; `hash` is of the numbers alone. A feature that is missing counts as 0.
-    A model of the kind "rfm" has no weights but `cuts`: where the classes of recency (ms), frequency and money begin.
+    `version` counts publications; `hash` covers only the numbers. A missing feature counts as 0.
+    A model of the kind "rfm" has `thresholds` instead of weights: the bounds of the RFM classes (recency in ms).
 
     >>> Model(kind="propensity", version=1, hash="h", weights={"pages": 1.0}, means={"pages": 3.0},
     ...     scales={"pages": 2.0}, intercept=0.0).predict({"pages": 3.0})
@@ -39,13 +39,13 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
     means: dict[str, float] = {}
     scales: dict[str, float] = {}
     intercept: float = 0.0
-    quality: Quality = Quality()
-    cuts: dict[str, tuple[float, ...]] = {}
+    quality: ModelQuality = ModelQuality()
+    thresholds: dict[str, tuple[float, ...]] = {}
     at: int = 0
     v: int = 1
 
     def predict(self, features: dict[str, float]) -> float:
-        """The probability, between 0 and 1."""
+        """Return the probability, between 0 and 1."""
         total = self.intercept
         for name, weight in self.weights.items():
             scale = self.scales.get(name, 1.0)
@@ -55,25 +55,25 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
         return 1.0 / (1.0 + math.exp(-total))
 
 
-encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Model).decode
+encode_model = msgspec.json.Encoder().encode
+decode_model = msgspec.json.Decoder(Model).decode
 
 
-def hashes(model: Model | None, quintiles: Model | None) -> str:
-    """The hashes of the models that are live together, as a turn keeps them.
+def join_hashes(model: Model | None, quintiles: Model | None) -> str:
+    """Join the hashes of the live models, as a batch record stores them.
 
-    >>> hashes(None, None), hashes(Model("propensity", 1, "ab", {}), Model("rfm", 1, "cd", {}))
+    >>> join_hashes(None, None), join_hashes(Model("propensity", 1, "ab", {}), Model("rfm", 1, "cd", {}))
     ('', 'ab+cd')
     """
     first = model.hash if model is not None else ""
     return f"{first}+{quintiles.hash}" if quintiles is not None else first
 
 
-def each_hash(kept: str) -> tuple[str, str]:
-    """What `hashes` put together: the hash of the model of visits, and that of the population's fifths.
+def split_hashes(joined: str) -> tuple[str, str]:
+    """Split joined hashes: the propensity model and the RFM quintiles.
 
-    >>> each_hash("ab+cd"), each_hash("ab"), each_hash("+cd"), each_hash("")
+    >>> split_hashes("ab+cd"), split_hashes("ab"), split_hashes("+cd"), split_hashes("")
     (('ab', 'cd'), ('ab', ''), ('', 'cd'), ('', ''))
     """
-    first, _, second = kept.partition("+")
+    first, _, second = joined.partition("+")
     return first, second

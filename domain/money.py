@@ -1,4 +1,4 @@
-"""Money: integer minor units and a currency. No fraction of a cent is ever stored.
+"""Money: integer minor units and a currency.
 
 >>> to_minor(19.99, "EUR"), to_minor("1500", "JPY"), to_minor(1.5, "KWD")
 (1999, 1500, 1500)
@@ -10,22 +10,42 @@ import math
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
-DIGITS: dict[str, int] = {
-    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV",
-                     "XAF", "XOF", "XPF"), 0),
+MINOR_UNIT_DIGITS: dict[str, int] = {
+    **dict.fromkeys(
+        (
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "UYI",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ),
+        0,
+    ),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
     **dict.fromkeys(("CLF", "UYW"), 4),
 }
-"""Digits after the point (ISO 4217), where they are not two."""
+"""Decimal digits (ISO 4217) of currencies that do not have two."""
 
-MOST = 10**15
-"""Minor units that are believed; sums of a person's whole life stay far below 64 bits."""
+MAX_MINOR_UNITS = 10**15
+"""Largest accepted amount; the lifetime sums of a person stay far below 64 bits."""
 
-_FACTORS: dict[str, int] = {currency: 10**digits for currency, digits in DIGITS.items()}
+_MINOR_UNITS_PER_MAJOR: dict[str, int] = {currency: 10**digits for currency, digits in MINOR_UNIT_DIGITS.items()}
 
 
 def is_currency(code: str) -> bool:
-    """Whether this looks like an ISO 4217 code: three capital letters.
+    """Return whether a code has the form of ISO 4217: three capital letters.
 
     >>> is_currency("EUR"), is_currency("euro")
     (True, False)
@@ -34,9 +54,9 @@ def is_currency(code: str) -> bool:
 
 
 def to_minor(value: float | str | Decimal, currency: str) -> int:
-    """An amount in major units as integer minor units of its currency, halves away from zero.
+    """Convert an amount in major units to integer minor units, rounding half away from zero.
 
-    ValueError for what is no number, not finite, or beyond belief (more than 10**15 minor units).
+    Raises ValueError for values that are not finite numbers or larger than 10**15 minor units.
 
     >>> to_minor(1.005, "EUR"), to_minor("-3,50".replace(",", "."), "EUR")
     (101, -350)
@@ -45,7 +65,7 @@ def to_minor(value: float | str | Decimal, currency: str) -> int:
         ...
     ValueError: should be an amount of money, is nan
     """
-    factor = _FACTORS.get(currency, 100)
+    factor = _MINOR_UNITS_PER_MAJOR.get(currency, 100)
     if isinstance(value, bool):
         raise ValueError("should be an amount of money, is true or false")
     if isinstance(value, int):
@@ -54,57 +74,62 @@ def to_minor(value: float | str | Decimal, currency: str) -> int:
         if not math.isfinite(value):
             raise ValueError(f"should be an amount of money, is {value}")
         scaled = value * factor
-        if not -MOST <= scaled <= MOST:
-            raise ValueError(f"should be an amount of money, is absurdly large ({value:.3g})")
+        if not -MAX_MINOR_UNITS <= scaled <= MAX_MINOR_UNITS:
+            raise ValueError(f"should be an amount of money, is too large ({value:.3g})")
         minor = round(scaled)
         if abs(abs(scaled - minor) - 0.5) < 1e-3:
-            minor = _exact(Decimal(repr(value)), factor)
+            minor = _round_to_minor(Decimal(repr(value)), factor)
     elif isinstance(value, str):
-        minor = _exact(_read(value), factor)
+        minor = _round_to_minor(_parse_decimal(value), factor)
     elif isinstance(value, Decimal):
-        minor = _exact(value, factor)
+        minor = _round_to_minor(value, factor)
     else:
-        raise ValueError(f"should be an amount of money, is {_shown(value)}")
-    if not -MOST <= minor <= MOST:
-        raise ValueError("should be an amount of money, is absurdly large")
+        raise ValueError(f"should be an amount of money, is {_describe_type(value)}")
+    if not -MAX_MINOR_UNITS <= minor <= MAX_MINOR_UNITS:
+        raise ValueError("should be an amount of money, is too large")
     return minor
 
 
 def to_major(minor: int, currency: str) -> str:
-    """An amount as people write it, with the digits its currency has.
+    """Format minor units as major units, with the decimal digits of the currency.
 
     >>> to_major(-5, "EUR"), to_major(1234, "KWD")
     ('-0.05', '1.234')
     """
-    digits = DIGITS.get(currency, 2)
+    digits = MINOR_UNIT_DIGITS.get(currency, 2)
     if not digits:
         return str(minor)
     whole, part = divmod(abs(minor), 10**digits)
     return f"{'-' if minor < 0 else ''}{whole}.{part:0{digits}d}"
 
 
-def convert(minor: int, frm: str, to: str, rates: Mapping[str, float]) -> int | None:
-    """The same worth in the currency `to`; None when nobody said what `frm` is worth (it is kept, and not summed).
+def convert(minor: int, from_currency: str, to_currency: str, rates: Mapping[str, float]) -> int | None:
+    """Convert an amount to another currency; None without an exchange rate.
 
-    `rates` says how many units of `to` one unit of a currency is worth.
+    `rates` has the value of one unit of each currency in `to_currency`.
 
     >>> convert(1000, "USD", "EUR", {"USD": 0.9}), convert(1000, "JPY", "EUR", {"JPY": 0.006})
     (900, 600)
     >>> convert(1000, "XXX", "EUR", {}) is None
     True
     """
-    if frm == to:
+    if from_currency == to_currency:
         return minor
-    rate = rates.get(frm)
+    rate = rates.get(from_currency)
     if rate is None:
         return None
-    worth = Decimal(minor) * Decimal(repr(rate)) * _FACTORS.get(to, 100) / _FACTORS.get(frm, 100)
-    if not worth.is_finite() or abs(worth) > MOST:
+    worth = (
+        Decimal(minor)
+        * Decimal(repr(rate))
+        * _MINOR_UNITS_PER_MAJOR.get(to_currency, 100)
+        / _MINOR_UNITS_PER_MAJOR.get(from_currency, 100)
+    )
+    if not worth.is_finite() or abs(worth) > MAX_MINOR_UNITS:
         return None
     return int(worth.to_integral_value(ROUND_HALF_UP))
 
 
-def _read(text: str) -> Decimal:
+def _parse_decimal(text: str) -> Decimal:
     if len(text) > 40 or "_" in text:
         raise ValueError(f"should be an amount of money, is {text[:40]!r}")
     try:
@@ -113,13 +138,13 @@ def _read(text: str) -> Decimal:
         raise ValueError(f"should be an amount of money, is {text!r}") from None
 
 
-def _exact(value: Decimal, factor: int) -> int:
+def _round_to_minor(value: Decimal, factor: int) -> int:
     if not value.is_finite():
         raise ValueError(f"should be an amount of money, is {value}")
-    if abs(value) > MOST:
-        raise ValueError("should be an amount of money, is absurdly large")
+    if abs(value) > MAX_MINOR_UNITS:
+        raise ValueError("should be an amount of money, is too large")
     return int((value * factor).to_integral_value(ROUND_HALF_UP))
 
 
-def _shown(value: object) -> str:
+def _describe_type(value: object) -> str:
     return "null" if value is None else f"a {type(value).__name__}"

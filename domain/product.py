@@ -1,14 +1,14 @@
-"""Products as events carry them: read leniently where that is safe, refused by name where it is not.
+"""Products in events: lenient parsing where it is safe, an error with the field name otherwise.
 
-Numbers may come as text, ids as numbers. Prices are turned into the shop's currency; of a currency without a rate the
-price is kept in its own minor units and `currency` names it, so that nobody adds it up.
+Numbers may be text, and ids may be numbers. Prices are converted to the shop's currency. Without an exchange rate the
+price stays in minor units of its own currency, and `currency` names it, so that it is not summed.
 
->>> read({"product_id": 7, "name": "Mug", "price": "12.90"}, "properties", Prices("EUR"))
+>>> parse_product({"product_id": 7, "name": "Mug", "price": "12.90"}, "properties", ExchangeRates("EUR"))
 Product(product_id='7', name='Mug', category='', brand='', price=1290, currency='', quantity=0, url='', image_url='')
->>> read({"product_id": "m", "price": "cheap"}, "properties", Prices("EUR"))
+>>> parse_product({"product_id": "m", "price": "cheap"}, "properties", ExchangeRates("EUR"))
 Traceback (most recent call last):
     ...
-domain.product.WrongField: properties.price: should be an amount of money, is 'cheap'
+domain.product.InvalidField: properties.price: should be an amount of money, is 'cheap'
 """
 
 from collections.abc import Mapping
@@ -18,26 +18,26 @@ import msgspec
 
 from domain.money import convert, to_minor
 
-MAX_PRODUCTS_READ = 500
-"""Products in one event; more is no cart."""
+MAX_PRODUCTS_PER_EVENT = 500
+"""Maximum number of products in one event."""
 
-MAX_PRODUCT_ID = 128
-MAX_NAME = 256
-MAX_CATEGORY = 128
-MAX_LINK = 1_024
+MAX_PRODUCT_ID_LENGTH = 128
+MAX_PRODUCT_NAME_LENGTH = 256
+MAX_CATEGORY_LENGTH = 128
+MAX_URL_LENGTH = 1_024
 MAX_QUANTITY = 100_000
 
 
-class WrongField(ValueError):
-    """A field that cannot be read: its path and the reason."""
+class InvalidField(ValueError):
+    """An invalid field: its path and the reason."""
 
-    def __init__(self, field: str, reason: str, kind: str = "unreadable") -> None:
+    def __init__(self, field: str, reason: str, kind: str = "invalid") -> None:
         super().__init__(f"{field}: {reason}")
         self.field, self.reason, self.kind = field, reason, kind
 
 
-class Prices:
-    """The shop's currency, and what one unit of another one is worth in it."""
+class ExchangeRates:
+    """The shop's currency, and the value of one unit of other currencies in it."""
 
     __slots__ = ("currency", "rates")
 
@@ -47,9 +47,9 @@ class Prices:
 
 
 class Product(msgspec.Struct, frozen=True, gc=False):
-    """One product in an event. `price` is of one piece, `quantity` is 0 where none was named.
+    """One product in an event. `price` is the unit price; `quantity` is 0 if missing.
 
-    `currency` is empty for the shop's own.
+    `currency` is empty for the shop's own currency.
     """
 
     product_id: str
@@ -63,117 +63,134 @@ class Product(msgspec.Struct, frozen=True, gc=False):
     image_url: str = ""
 
 
-def read(
-    values: Mapping[str, Any], where: str, prices: Prices, currency: str | None = None, *, named: bool = True
+def parse_product(
+    values: Mapping[str, Any],
+    path: str,
+    exchange: ExchangeRates,
+    currency: str | None = None,
+    *,
+    require_id: bool = True,
 ) -> Product:
-    """The product that an event (or one line of it) names; `currency` is the one of the whole event.
+    """Parse the product of an event or of a line in it; `currency` is the currency of the event.
 
-    WrongField when a field is of no use (not text, no number, absurdly large), or when there is no product id, unless
-    `named` is false: a line of an order may do without.
+    Raises InvalidField for an invalid field, and for a missing product id if `require_id`.
     """
     get = values.get
     product_id = get("product_id")
-    if type(product_id) is not str or not 0 < len(product_id) <= MAX_PRODUCT_ID:
-        product_id = _id(values, where, named)
+    if type(product_id) is not str or not 0 < len(product_id) <= MAX_PRODUCT_ID_LENGTH:
+        product_id = _parse_product_id(values, path, require_id)
     name = get("name") or ""
-    if type(name) is not str or len(name) > MAX_NAME:
-        name = text(name, where, "name", MAX_NAME)
+    if type(name) is not str or len(name) > MAX_PRODUCT_NAME_LENGTH:
+        name = parse_text(name, path, "name", MAX_PRODUCT_NAME_LENGTH)
     category = get("category") or ""
-    if type(category) is not str or len(category) > MAX_CATEGORY:
-        category = text(category, where, "category", MAX_CATEGORY)
+    if type(category) is not str or len(category) > MAX_CATEGORY_LENGTH:
+        category = parse_text(category, path, "category", MAX_CATEGORY_LENGTH)
     brand = get("brand") or ""
-    if type(brand) is not str or len(brand) > MAX_NAME:
-        brand = text(brand, where, "brand", MAX_NAME)
+    if type(brand) is not str or len(brand) > MAX_PRODUCT_NAME_LENGTH:
+        brand = parse_text(brand, path, "brand", MAX_PRODUCT_NAME_LENGTH)
     minor, kept = 0, ""
     price = get("price")
     if price is not None:
-        minor, kept = amount(price, where, "price", get("currency") or currency, prices)
+        minor, kept = parse_amount(price, path, "price", get("currency") or currency, exchange)
     count = get("quantity")
     if count is None:
         count = 0
     elif type(count) is not int or not 0 <= count <= MAX_QUANTITY:
-        count, minor = _quantity(count, where, minor)
+        count, minor = _parse_quantity(count, path, minor)
     url = get("url")
     image_url = get("image_url")
-    return Product(product_id, name, category, brand, minor, kept, count, link(url) if url else "",
-                   link(image_url) if image_url else "")
+    return Product(
+        product_id,
+        name,
+        category,
+        brand,
+        minor,
+        kept,
+        count,
+        safe_url(url) if url else "",
+        safe_url(image_url) if image_url else "",
+    )
 
 
-def read_all(values: Mapping[str, Any], prices: Prices, *, named: bool = True) -> list[Product] | None:
-    """The `products` of an event; None when it names none at all."""
+def parse_products(
+    values: Mapping[str, Any], exchange: ExchangeRates, *, require_id: bool = True
+) -> list[Product] | None:
+    """Parse the `products` of an event; None if the field is missing."""
     lines = values.get("products")
     if lines is None:
         return None
     if not isinstance(lines, list):
-        raise WrongField("properties.products", "should be a list")
-    if len(lines) > MAX_PRODUCTS_READ:
-        raise WrongField("properties.products", f"holds {len(lines)} products, at most {MAX_PRODUCTS_READ} are read")
+        raise InvalidField("properties.products", "should be a list")
+    if len(lines) > MAX_PRODUCTS_PER_EVENT:
+        raise InvalidField(
+            "properties.products", f"has {len(lines)} products, at most {MAX_PRODUCTS_PER_EVENT} are accepted"
+        )
     currency = values.get("currency")
     found = []
     for n, line in enumerate(lines):
         where = f"properties.products[{n}]"
         if not isinstance(line, dict):
-            raise WrongField(where, "should be a product")
-        found.append(read(line, where, prices, currency, named=named))
+            raise InvalidField(where, "should be a product")
+        found.append(parse_product(line, where, exchange, currency, require_id=require_id))
     return found
 
 
-def amount(value: Any, where: str, name: str, currency: Any, prices: Prices) -> tuple[int, str]:
-    """An amount in minor units of the shop's currency and "", or of another one without a rate and its code.
+def parse_amount(value: Any, path: str, field: str, currency: Any, exchange: ExchangeRates) -> tuple[int, str]:
+    """Return (minor units of the shop's currency, ""), or (minor units, code) of a currency without a rate.
 
-    >>> amount(10, "properties", "revenue", "usd", Prices("EUR", {"USD": 0.9}))
+    >>> parse_amount(10, "properties", "revenue", "usd", ExchangeRates("EUR", {"USD": 0.9}))
     (900, '')
-    >>> amount(10, "properties", "revenue", "XTS", Prices("EUR"))
+    >>> parse_amount(10, "properties", "revenue", "XTS", ExchangeRates("EUR"))
     (1000, 'XTS')
     """
-    own = prices.currency
+    own = exchange.currency
     if currency is None or currency == own:
         currency = own
     elif type(currency) is str and len(currency) <= 8:
         currency = currency.upper()
     else:
-        raise WrongField(f"{where}.currency", "should be the code of a currency, such as \"EUR\"")
+        raise InvalidField(f"{path}.currency", 'should be a currency code such as "EUR"')
     try:
         minor = to_minor(value, currency)
-    except ValueError as wrong:
-        raise WrongField(f"{where}.{name}", str(wrong)) from None
+    except ValueError as error:
+        raise InvalidField(f"{path}.{field}", str(error)) from None
     if minor < 0:
-        raise WrongField(f"{where}.{name}", f"should not be negative, is {value!s:.20}")
+        raise InvalidField(f"{path}.{field}", f"should not be negative, is {value!s:.20}")
     if currency == own:
         return minor, ""
-    worth = convert(minor, currency, own, prices.rates)
+    worth = convert(minor, currency, own, exchange.rates)
     return (minor, currency) if worth is None else (worth, "")
 
 
-def text(value: Any, where: str, name: str, most: int) -> str:
-    """Text, cut at `most` characters; numbers are text too.
+def parse_text(value: Any, path: str, field: str, max_length: int) -> str:
+    """Return text, cut at `max_length` characters; numbers are converted.
 
-    >>> text(7, "properties", "brand", 10), text("x" * 12, "properties", "brand", 10)
+    >>> parse_text(7, "properties", "brand", 10), parse_text("x" * 12, "properties", "brand", 10)
     ('7', 'xxxxxxxxxx')
     """
     if isinstance(value, str):
-        return value[:most]
+        return value[:max_length]
     if value is None:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)[:most]
-    raise WrongField(f"{where}.{name}", f"should be text, is {_shown(value)}")
+        return str(value)[:max_length]
+    raise InvalidField(f"{path}.{field}", f"should be text, is {_describe_value(value)}")
 
 
-def link(value: Any) -> str:
-    """A link that may be shown: http, https or a path, and not too long; anything else is none.
+def safe_url(value: Any) -> str:
+    """Return the URL if it is http, https or a path and not too long, else "".
 
-    >>> link("https://shop.example/p"), link("/p"), link("javascript:alert(1)"), link("//evil.example")
+    >>> safe_url("https://shop.example/p"), safe_url("/p"), safe_url("javascript:alert(1)"), safe_url("//evil.example")
     ('https://shop.example/p', '/p', '', '')
     """
-    if type(value) is not str or len(value) > MAX_LINK:
+    if type(value) is not str or len(value) > MAX_URL_LENGTH:
         return ""
     if value.startswith(("https://", "http://")) or (value[:1] == "/" and value[1:2] not in ("/", "\\")):
         return value
     return ""
 
 
-def _id(values: Mapping[str, Any], where: str, named: bool) -> str:
+def _parse_product_id(values: Mapping[str, Any], path: str, require_id: bool) -> str:
     for name in ("product_id", "sku"):
         value = values.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -181,17 +198,17 @@ def _id(values: Mapping[str, Any], where: str, named: bool) -> str:
         if value is None or value == "":
             continue
         if not isinstance(value, str):
-            raise WrongField(f"{where}.{name}", f"should be text, is {_shown(value)}")
-        if len(value) > MAX_PRODUCT_ID:
-            raise WrongField(f"{where}.{name}", f"is longer than {MAX_PRODUCT_ID} characters", "too_long")
+            raise InvalidField(f"{path}.{name}", f"should be text, is {_describe_value(value)}")
+        if len(value) > MAX_PRODUCT_ID_LENGTH:
+            raise InvalidField(f"{path}.{name}", f"is longer than {MAX_PRODUCT_ID_LENGTH} characters", "too_long")
         return value
-    if named:
-        raise WrongField(f"{where}.product_id", "is missing")
+    if require_id:
+        raise InvalidField(f"{path}.product_id", "is missing")
     return ""
 
 
-def _quantity(value: Any, where: str, price: int) -> tuple[int, int]:
-    """How many pieces. A part of one (1.5 kg) is one piece at that part of the price."""
+def _parse_quantity(value: Any, path: str, price: int) -> tuple[int, int]:
+    """Return (quantity, unit price). A fraction (1.5 kg) is one item at that fraction of the price."""
     number = value
     if isinstance(value, str) and len(value) <= 20:
         try:
@@ -199,15 +216,15 @@ def _quantity(value: Any, where: str, price: int) -> tuple[int, int]:
         except ValueError:
             number = None
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise WrongField(f"{where}.quantity", f"should be a number, is {_shown(value)}")
+        raise InvalidField(f"{path}.quantity", f"should be a number, is {_describe_value(value)}")
     if not 0 <= number <= MAX_QUANTITY:
-        raise WrongField(f"{where}.quantity", f"should be between 0 and {MAX_QUANTITY}, is {value!s:.20}")
+        raise InvalidField(f"{path}.quantity", f"should be between 0 and {MAX_QUANTITY}, is {value!s:.20}")
     if number == int(number):
         return int(number), price
     return 1, round(price * number)
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     if isinstance(value, str):
         return repr(value[:40])
     return "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything an operator can set. Paths are relative to where attimo is started."""
+    """All settings. Paths are relative to the working directory."""
 
     data: str = "data"
     playbook: str = "shop"
@@ -29,46 +29,46 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8070
     public_url: str = ""
     write_key: str = "demo-browser"
-    origins: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     trust_proxy: bool = False
     metrics_port: int = 9400
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 400
     retention_internal_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
-    hot_persons: int = 50_000
+    person_cache_size: int = 50_000
     pinned_model: str = ""
-    rate_per_key: int = 5_000
+    rate_limit_per_key: int = 5_000
     channels: tuple[str, ...] = ("file",)
     demo: bool = False
     server_key: str = ""
     secret: str = ""
 
 
-LISTS = ("origins", "channels")
-"""Written with commas on the command line and in the environment."""
+LIST_FIELDS = ("allowed_origins", "channels")
+"""Comma-separated on the command line and in the environment."""
 
 SECRET_FIELDS = ("server_key", "secret")
-"""Read from the environment only, never from a file or a flag, never shown."""
+"""Read only from the environment, never from a file or a flag, and never shown."""
 
 
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any]) -> Settings:
-    """One value for each setting. ValueError names where a wrong value came from."""
+    """Merge the sources into settings. ValueError names the source of an invalid value."""
     for name in SECRET_FIELDS:
         if name in file or name in flags:
-            raise ValueError(f"{name}: a secret is read from the environment only (ATTIMO_{name.upper()})")
+            raise ValueError(f"{name}: a secret is read only from the environment (ATTIMO_{name.upper()})")
     merged: dict[str, Any] = dict(file)
     try:
         msgspec.convert(merged, Settings)
-    except msgspec.ValidationError as wrong:
-        raise ValueError(f"attimo.toml: {wrong}") from wrong
+    except msgspec.ValidationError as error:
+        raise ValueError(f"attimo.toml: {error}") from error
     for name in Settings.__struct_fields__:
         if value := environment.get("ATTIMO_" + name.upper()):
-            merged[name] = value.split(",") if name in LISTS else value
+            merged[name] = value.split(",") if name in LIST_FIELDS else value
     try:
         msgspec.convert(merged, Settings, strict=False)
-    except msgspec.ValidationError as wrong:
-        raise ValueError(f"environment ATTIMO_*: {wrong}") from wrong
+    except msgspec.ValidationError as error:
+        raise ValueError(f"environment ATTIMO_*: {error}") from error
     merged.update({name: value for name, value in flags.items() if value is not None})
     try:
         return msgspec.convert(merged, Settings, strict=False)
-    except msgspec.ValidationError as wrong:
-        raise ValueError(f"option: {wrong}") from wrong
+    except msgspec.ValidationError as error:
+        raise ValueError(f"option: {error}") from error

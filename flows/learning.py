@@ -1,15 +1,15 @@
-"""Learning: what became of a visit changes what we make of the next one; every order moves the fifths of all customers.
+"""The learning flow: trains models on outcomes and publishes them to the log.
 
     outcomes ─▶ read ─▶ learn ─▶ publish ─▶ models
                           └─ weights and positions, one transaction
 
     python -m attimo run learning          or, inside a clone:  python -m bytewax.run flows.learning:flow
 
-Each kind of model has a learner of its own: `propensity` (operators/learn.py) is published whenever something was
-learned, `rfm` (state/quintiles.py) when a cut moved noticeably.
+Each kind of model has its own learner. `propensity` (operators/learn.py) is published after every commit that changed
+it, `rfm` (state/membership/quintiles.py) when a threshold moved noticeably.
 
-Commit first, then publish. After a crash between the two the committed model is published again, as the same version.
-What was learned and not committed is read and learned again: all learners and positions are one row.
+The order is: commit, then publish. After a crash in between, the committed model is published again with the same
+version. All learners and positions are one row, so uncommitted outcomes are read and learned again.
 """
 
 import time
@@ -25,193 +25,194 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
 from connectors import metrics
-from connectors.log import Log, LogError
-from connectors.open_log import open_log
+from connectors.log.log import Log, LogError
+from connectors.log.open import open_log
 from connectors.settings import load
+from domain import action as outcomes
 from domain import model as models
-from domain import outcome as outcomes
 from domain.failpoint import failpoint
 from domain.model import Model
-from domain.record import UNREADABLE, Outgoing, Record
+from domain.record import DECODE_ERRORS, MODELS, OUTCOMES, NewRecord, Record
 from domain.settings import Settings
-from domain.streams import MODELS, OUTCOMES
-from flows import stopping
-from flows.stopping import Stopping
+from flows import bytewax
+from flows.bytewax import StopFlag
 from operators.learn import Learner
-from state import rfm
-from state.learner_store import LearnerStore
-from state.quintiles import Quintiles
+from state.membership.quintiles import Quintiles
+from state.playbook import rfm
+from state.store.learner import LearnerStore
 
-LIMIT = 1_000
-"""Outcomes read at a time."""
-WAIT = 0.1
-"""Seconds a quiet learner sleeps; a new outcome wakes it."""
-EVERY = 0.2
-"""Seconds between two publications while outcomes keep coming."""
-AGAIN = 0.5
-"""Seconds until a log that refused a model is asked again."""
+MAX_RECORDS_PER_POLL = 1_000
+"""Outcomes per poll."""
+POLL_TIMEOUT = 0.1
+"""Longest sleep (seconds) of an idle learner; a new outcome ends it."""
+COMMIT_INTERVAL = 0.2
+"""Seconds between two commits while outcomes keep arriving."""
+RETRY_DELAY = 0.5
+"""Seconds until a failed append is retried."""
 
 PROPENSITY = "propensity"
-"""The kind of model that says how likely a visit ends in an order."""
+"""The kind of the model that predicts whether a session ends in an order."""
 
 logger = structlog.get_logger()
 
 
 def flow(settings: Settings | None = None) -> Dataflow:
-    """Wire the learning dataflow. There is one learner in a deployment: run it in one process, with one worker."""
+    """Wire the learning dataflow. Run it once per deployment, in one process with one worker."""
     learner = Learning(settings or load({}))
     learning = Dataflow("learning")
 
-    # How visits ended, from all partitions, as they come; an empty batch says that nothing more is there now.
-    ended = op.input("read", learning, Outcomes(learner))
+    # Read: the outcomes of all partitions. An empty batch means that the log has no more now.
+    ended = op.input("read", learning, OutcomeSource(learner))
 
-    # Each one is predicted, measured and learned. A model comes out with every commit.
-    learned = op.stateful_batch("learn", ended, lambda _: Learn(learner))
+    # Learn: predict, measure and learn each outcome. A commit returns the models to publish.
+    learned = op.stateful_batch("learn", ended, lambda _: LearnLogic(learner))
 
-    # The model goes to the log, where the on-site flow finds it.
-    op.output("publish", learned, Models(learner))
+    # Publish: append the models to the log, where the on-site flow reads them.
+    op.output("publish", learned, ModelSink(learner))
     return learning
 
 
 def run(settings: Settings) -> None:
     """Learn until SIGTERM or SIGINT."""
-    stopping.on_signals()
-    metrics.serve(metrics.port_of(settings, "learning"))
+    bytewax.handle_stop_signals()
+    metrics.serve_metrics(metrics.metrics_port(settings, "learning"))
     cli_main(flow(settings))
 
 
-def wall() -> int:
-    """The wall clock in ms. Only the edge of the flow asks for it."""
+def now_ms() -> int:
+    """The wall clock in ms. Only the source and the sink of a flow read it."""
     return time.time_ns() // 1_000_000
 
 
 class Learning:
-    """The learners, their store and their log; opened when the flow starts, not when it is wired."""
+    """Learners, store and log; opened when the flow starts, not when it is wired."""
 
     log: Log
     store: LearnerStore
     learner: Learner
-    fifths: Quintiles
+    quintiles: Quintiles
 
-    def __init__(self, settings: Settings, clock: Callable[[], int] = wall) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], int] = now_ms) -> None:
         self.settings = settings
-        self.wall = clock
+        self.clock = clock
         self.positions: dict[int, int] = {}
         self.unreadable = 0
-        self._dirty = self._learned = False
+        self._dirty = self._model_changed = False
         self._committed_at = 0.0
-        self._last: Model | None = None
+        self._last_published: Model | None = None
 
     def open(self) -> None:
-        """Open log and store, and stand where the last commit stood."""
+        """Open log and store, and continue at the committed positions."""
         self.log = open_log(self.settings)
         self.store = LearnerStore(Path(self.settings.data) / "store" / "learner.db", self.settings.log_sync)
         self.learner = Learner(self.store.learners.get(PROPENSITY))  # type: ignore[arg-type] # its version is checked
-        self.fifths = Quintiles(self.store.learners.get(rfm.KIND))
+        self.quintiles = Quintiles(self.store.learners.get(rfm.MODEL_KIND))
         self.positions = dict(self.store.positions)
         if self.learner.examples:
-            self._show(self._model(PROPENSITY))
+            self._set_last_published(self._build_model(PROPENSITY))
 
     def learn(self, records: list[Record]) -> None:
-        """Learn these outcomes; what cannot be read is passed over and counted."""
+        """Learn these outcomes; skip and count those that cannot be decoded."""
         for record in records:
             if record.offset <= self.positions.get(record.partition, -1):
                 continue
             self.positions[record.partition] = record.offset
             self._dirty = True
             try:
-                outcome = outcomes.decode(record.value)
-            except UNREADABLE as wrong:
+                outcome = outcomes.decode_outcome(record.value)
+            except DECODE_ERRORS as error:
                 self.unreadable += 1
-                logger.warning("an outcome cannot be read", partition=record.partition, offset=record.offset,
-                               why=str(wrong))
+                logger.warning(
+                    "cannot decode outcome", partition=record.partition, offset=record.offset, error=str(error)
+                )
                 continue
             if outcome.kind == PROPENSITY:
-                self._learned |= self.learner.learn(outcome)
-            elif outcome.kind == rfm.KIND:
-                self.fifths.learn(outcome)
+                self._model_changed |= self.learner.learn(outcome)
+            elif outcome.kind == rfm.MODEL_KIND:
+                self.quintiles.learn(outcome)
 
-    def due(self, quiet: bool) -> bool:
-        """Whether it is time to commit: nothing more is there, or enough time has passed."""
-        return self._dirty and (quiet or time.monotonic() - self._committed_at >= EVERY)
+    def should_commit(self, idle: bool) -> bool:
+        """Whether to commit now: the log has no more outcomes, or COMMIT_INTERVAL has passed."""
+        return self._dirty and (idle or time.monotonic() - self._committed_at >= COMMIT_INTERVAL)
 
     def commit(self) -> list[Model]:
-        """Keep what was learned, and say what is to be published: new models, and those that never got out."""
+        """Commit and return the models to publish: changed ones, and those committed but never published."""
         if self._dirty:
             versions = dict(self.store.versions)
-            for kind, news in ((PROPENSITY, self._learned), (rfm.KIND, self.fifths.settle())):
-                if news:
+            changes = ((PROPENSITY, self._model_changed), (rfm.MODEL_KIND, self.quintiles.update_published()))
+            for kind, changed in changes:
+                if changed:
                     versions[kind] = versions.get(kind, 0) + 1
-            learners = {PROPENSITY: self.learner.plain(), rfm.KIND: self.fifths.plain()}
+            learners = {PROPENSITY: self.learner.to_dict(), rfm.MODEL_KIND: self.quintiles.to_dict()}
             self.store.commit(learners, self.positions, versions)
             failpoint("learning:after_commit")
-            self._dirty = self._learned = False
+            self._dirty = self._model_changed = False
             self._committed_at = time.monotonic()
-        return [self._model(kind) for kind in sorted(self.store.unpublished)]
+        return [self._build_model(kind) for kind in sorted(self.store.unpublished)]
 
-    def _model(self, kind: str) -> Model:
-        """What was last committed of this kind, as it travels."""
+    def _build_model(self, kind: str) -> Model:
+        """The last committed model of this kind, as published."""
         version = self.store.versions[kind]
-        if kind == rfm.KIND:
-            return self.fifths.model(version, self.wall())
-        return self.learner.model(version, self.wall())
+        if kind == rfm.MODEL_KIND:
+            return self.quintiles.to_model(version, self.clock())
+        return self.learner.to_model(version, self.clock())
 
     def publish(self, model: Model) -> None:
-        """Append the model to the log, as long as it takes, and note that it is there."""
-        outgoing = Outgoing(MODELS, model.kind.encode(), models.encode(model))
+        """Append the model to the log, retrying until it succeeds, and mark it as published."""
+        outgoing = NewRecord(MODELS, model.kind.encode(), models.encode_model(model))
         while True:
             try:
                 self.log.append([outgoing])
                 break
-            except LogError as wrong:
-                logger.warning("the log does not take the model", why=str(wrong))
-                if Stopping.now:
-                    return  # it is committed as unpublished: the next start sends it
-                time.sleep(AGAIN)
+            except LogError as error:
+                logger.warning("cannot append model", error=str(error))
+                if StopFlag.requested:
+                    return  # the store has it as unpublished: the next start appends it
+                time.sleep(RETRY_DELAY)
         failpoint("learning:after_publish")
-        self.store.note(model.kind, model.version)
-        self._show(model)
+        self.store.confirm_published(model.kind, model.version)
+        self._set_last_published(model)
 
-    def _show(self, model: Model) -> None:
+    def _set_last_published(self, model: Model) -> None:
         if model.kind == PROPENSITY:
-            self._last = model
-            metrics.learned(model)
+            self._last_published = model
+            metrics.set_model_metrics(model)
 
-    def look(self, lag: int) -> None:
-        """Show how old the model is, and how much is left to learn."""
-        metrics.LAG.labels(OUTCOMES).set(lag)
-        if self._last is not None:
-            metrics.MODEL_AGE.set(max(0, self.wall() - self._last.at) / 1000)
+    def update_gauges(self, lag: int) -> None:
+        """Update the gauges of lag and model age."""
+        metrics.LAG_RECORDS.labels(OUTCOMES).set(lag)
+        if self._last_published is not None:
+            metrics.MODEL_AGE.set(max(0, self.clock() - self._last_published.at) / 1000)
 
     def close(self) -> None:
-        """Let go of store and log."""
+        """Close store and log."""
         self.store.close()
         self.log.close()
 
 
-class _Reading(StatelessSourcePartition[tuple[str, list[Record]]]):
+class _OutcomeSourcePartition(StatelessSourcePartition[tuple[str, list[Record]]]):
     def __init__(self, learning: Learning) -> None:
         self.learning = learning
         learning.open()
-        places = [(OUTCOMES, partition) for partition in range(learning.settings.partitions)]
+        stream_partitions = [(OUTCOMES, partition) for partition in range(learning.settings.partitions)]
         start = {(OUTCOMES, partition): offset for partition, offset in learning.positions.items()}
-        self.reader = learning.log.reader(places, start)
-        self.fresh = self.waiting = True
-        self.looked_at = 0.0
+        self.reader = learning.log.reader(stream_partitions, start)
+        self.starting = self.idle_pending = True
+        self.gauges_at = 0.0
 
     def next_batch(self) -> list[tuple[str, list[Record]]]:
-        if Stopping.now:
+        if StopFlag.requested:
             raise StopIteration
-        if self.fresh:  # what was committed and perhaps not published comes first
-            self.fresh = False
+        if self.starting:  # publish models that were committed, but perhaps not published
+            self.starting = False
             return [("learner", [])]
-        records = self.reader.poll(LIMIT, WAIT)
-        if time.monotonic() - self.looked_at > 1:
-            self.looked_at = time.monotonic()
-            self.learning.look(self.reader.lag().get(OUTCOMES, 0))
-        if not records and not self.waiting:
+        records = self.reader.poll(MAX_RECORDS_PER_POLL, POLL_TIMEOUT)
+        if time.monotonic() - self.gauges_at > 1:
+            self.gauges_at = time.monotonic()
+            self.learning.update_gauges(self.reader.lag().get(OUTCOMES, 0))
+        if not records and not self.idle_pending:
             return []
-        self.waiting = bool(records)
+        self.idle_pending = bool(records)
         return [("learner", records)]
 
     def next_awake(self) -> datetime | None:
@@ -221,20 +222,20 @@ class _Reading(StatelessSourcePartition[tuple[str, list[Record]]]):
         self.reader.close()
 
 
-class Outcomes(DynamicSource[tuple[str, list[Record]]]):
-    """The whole stream `outcomes`, read by one worker."""
+class OutcomeSource(DynamicSource[tuple[str, list[Record]]]):
+    """The stream `outcomes`, read by one worker."""
 
     def __init__(self, learning: Learning) -> None:
         self.learning = learning
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> _Reading:
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _OutcomeSourcePartition:
         if worker_count > 1:
-            raise ValueError(f"learning runs with one worker, not with {worker_count}: there is one learner")
-        return _Reading(self.learning)
+            raise ValueError(f"learning needs exactly one worker, not {worker_count}")
+        return _OutcomeSourcePartition(self.learning)
 
 
-class Learn(op.StatefulBatchLogic[list[Record], Model, tuple[str, int]]):
-    """The keyed step: learns, and hands out the model that goes with each commit."""
+class LearnLogic(op.StatefulBatchLogic[list[Record], Model, tuple[str, int]]):
+    """The keyed step: learns, and returns the models of each commit."""
 
     def __init__(self, learning: Learning) -> None:
         self.learning = learning
@@ -242,8 +243,8 @@ class Learn(op.StatefulBatchLogic[list[Record], Model, tuple[str, int]]):
     def on_batch(self, values: list[list[Record]]) -> tuple[list[Model], bool]:
         for records in values:
             self.learning.learn(records)
-        quiet = not values[-1]
-        return (self.learning.commit() if quiet or self.learning.due(quiet) else []), False
+        idle = not values[-1]
+        return (self.learning.commit() if idle or self.learning.should_commit(idle) else []), False
 
     def on_eof(self) -> tuple[list[Model], bool]:
         return self.learning.commit(), False
@@ -252,7 +253,7 @@ class Learn(op.StatefulBatchLogic[list[Record], Model, tuple[str, int]]):
         return ("learner", 1)
 
 
-class _Publishing(StatelessSinkPartition[tuple[str, Model]]):
+class _ModelSinkPartition(StatelessSinkPartition[tuple[str, Model]]):
     def __init__(self, learning: Learning) -> None:
         self.learning = learning
 
@@ -265,11 +266,11 @@ class _Publishing(StatelessSinkPartition[tuple[str, Model]]):
         self.learning.close()
 
 
-class Models(DynamicSink[tuple[str, Model]]):
-    """The stream `models`; of several models of a kind at once the last one."""
+class ModelSink(DynamicSink[tuple[str, Model]]):
+    """Appends to the stream `models`; of several models of one kind only the last."""
 
     def __init__(self, learning: Learning) -> None:
         self.learning = learning
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> _Publishing:
-        return _Publishing(self.learning)
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _ModelSinkPartition:
+        return _ModelSinkPartition(self.learning)

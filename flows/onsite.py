@@ -1,9 +1,10 @@
-"""On site: what a shopper does now decides what they see next.
+"""The on-site flow: applies events to people and decides what they see next.
 
-    clicks carts purchases people letters ─▶ read ─▶ shards ─▶ publish ─▶ Redis, actions, letters, outcomes, rejects
-                        models, playbook ────┘
+    clicks, carts, purchases, people, shard-messages ─┐
+                                     models, playbook ─┴▶ read ─▶ shards ─▶ publish
+                 Redis, actions, messages, shard-messages, outcomes, dead-letters ◀─┘
 
-    python -m attimo run onsite            or, inside a clone:  python -m bytewax.run flows.onsite:flow
+python -m attimo run onsite            or, inside a clone:  python -m bytewax.run flows.onsite:flow
 """
 
 from collections.abc import Sequence
@@ -16,64 +17,66 @@ from bytewax.run import cli_main
 from connectors import metrics
 from connectors.settings import load
 from domain.settings import Settings
-from flows import stopping
-from flows.adapter import FromLog, Shards, ToOutside
-from flows.first_playbook import begin
+from flows import bytewax
+from flows.bytewax import LogSource, PublishSink, ShardLogic
+from flows.playbook_reload import require_playbook
 from operators import (
     advance_workflows,
-    choose_actions,
-    fold_profile,
+    decide,
     match_segments,
     resolve_identity,
-    respect_limits,
     score,
+    select_campaigns,
+    update_profile,
 )
-from state.context import Step
+from state.context import StepFunction
 
-STEPS: Sequence[Step] = (
-    resolve_identity.step,   # who is this? one person, under however many ids
-    fold_profile.step,       # what do we now know of them?
-    score.step,              # what does the model make of it?
-    match_segments.step,     # where does that put them?
-    advance_workflows.step,  # how far are they on the ways they are going with us?
-    choose_actions.step,     # what would we say?
-    respect_limits.step,     # and do we say it, or hold our tongue?
+STEPS: Sequence[StepFunction] = (
+    resolve_identity.step,  # merge ids that belong to one person
+    update_profile.step,  # update the profile, the session and the counters
+    score.step,  # score the session with the model
+    match_segments.step,  # enter and exit segments
+    advance_workflows.step,  # start, advance and end workflow runs
+    select_campaigns.step,  # select candidate campaigns
+    decide.step,  # send, preload or suppress them
 )
 
 
-def flow(settings: Settings | None = None, steps: Sequence[Step] = STEPS, share: tuple[int, int] = (0, 1)) -> Dataflow:
+def flow(
+    settings: Settings | None = None, steps: Sequence[StepFunction] = STEPS, share: tuple[int, int] = (0, 1)
+) -> Dataflow:
     """Wire the on-site dataflow. `share` (i, n) takes the partitions p with p mod n = i."""
     settings = settings or load({})
     onsite = Dataflow("onsite")
 
-    # What happened, and what time it is: whole batches by shard, as bytes.
-    work = op.input("read", onsite, FromLog(settings, steps, share))
+    # Read: batches of encoded records and ticks, one per shard.
+    work = op.input("read", onsite, LogSource(settings, steps, share))
 
-    # One shard is one ordered history of many persons; each record goes through the steps above.
-    done = op.stateful_batch("shards", work, lambda _: Shards(settings, steps))
+    # Apply: a shard is the ordered history of many people; each record passes through the steps above.
+    done = op.stateful_batch("shards", work, lambda _: ShardLogic(settings, steps))
 
-    # One commit for all of it, and only then the outside.
-    op.output("publish", done, ToOutside(settings, steps))
+    # Publish: one commit for all shards, then Redis and the log.
+    op.output("publish", done, PublishSink(settings, steps))
     return onsite
 
 
 def run(settings: Settings, share: tuple[int, int] = (0, 1)) -> None:
-    """Run this worker until SIGTERM or SIGINT. PlaybookError when it has none to begin with."""
-    stopping.on_signals()
-    begin(settings)  # out here: what goes wrong while a flow is built brings Bytewax down in its own, longer words
-    metrics.serve(metrics.port_of(settings, "onsite", share[0]))
+    """Run this worker until SIGTERM or SIGINT. Raise PlaybookError if there is no valid playbook to start with."""
+    bytewax.handle_stop_signals()
+    require_playbook(settings)  # before the flow is built: Bytewax would wrap the error
+    metrics.serve_metrics(metrics.metrics_port(settings, "onsite", share[0]))
     try:
         cli_main(flow(settings, share=share))
     except BytewaxRuntimeError as wrapped:
-        raise root_of(wrapped) from wrapped
+        raise root_cause(wrapped) from wrapped
 
 
-def root_of(error: BaseException) -> BaseException:
-    """What Bytewax wrapped: the error that somebody can do something about.
+def root_cause(error: BaseException) -> BaseException:
+    """Return the original error that Bytewax wrapped.
 
     >>> outer = BytewaxRuntimeError("error building")
     >>> outer.__cause__ = ValueError("port: taken")
-    >>> root_of(outer)
+    >>> root_cause(outer)
     ValueError('port: taken')
     """
     while error.__cause__ is not None:

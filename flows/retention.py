@@ -1,12 +1,12 @@
-"""Retention: what is older than the shop keeps it, and has been read by all who have to, leaves the SQLite log.
+"""Retention: deletes expired records from the SQLite log once every consumer has read them.
 
-    public.db     clicks, carts, purchases, people                `retention_days`
-    internal.db   letters, actions, messages, outcomes, rejects   `retention_internal_days`
+    public.db     clicks, carts, purchases, people                              `retention_days`
+    internal.db   shard-messages, actions, messages, outcomes, dead-letters     `retention_internal_days`
 
-The edge does it, from a thread of its own, some rows at a time with pauses, so that no append waits for it. Age is
-counted from the newest record of the file: recorded days that were read in yesterday do not go at once. The oldest
-record that somebody still has to read (a shard, the learner, outreach), or that is too young, stops it: nothing behind
-it goes before it. Kafka does the same by itself (`retention.ms`, set when topics are made).
+The edge runs it in a thread, a few rows at a time with pauses, so that appends do not wait. Age is relative to the
+newest record of the file, so imported history is not deleted at once. Deletion proceeds in log order and stops at the
+first record that is too young or that a consumer (a shard, learning, outreach) has not read. Kafka applies its own
+`retention.ms`, which is set when topics are created.
 """
 
 import sqlite3
@@ -17,106 +17,106 @@ from typing import Final
 
 import structlog
 
-from connectors.log import LogError, Place
-from connectors.log_sqlite_file import begin, connect, ends, text
+from connectors.log.log import LogError, StreamPartition
+from connectors.log.sqlite import begin_immediate, connect, read_end_offsets, sqlite_error_text
+from domain.record import MESSAGES, OUTCOMES, SHARD_INPUT_STREAMS
 from domain.settings import Settings
-from domain.streams import MESSAGES, OUTCOMES, SHARD_INPUT
-from flows.worker import DAY, store_path
-from state import outreach_store
-from state.learner_store import LearnerStore
-from state.store_sqlite import SqliteStore
+from flows.worker import DAY_MS, store_path
+from state.store import outreach
+from state.store.learner import LearnerStore
+from state.store.sqlite import SqliteStore
 
-EVERY: Final = 60.0
-"""Seconds between two looks."""
-SLICE: Final = 50
-"""Rows of one transaction, as of a bulk append."""
-PAUSE: Final = 0.005
-"""Seconds between two of them."""
-UNREAD: Final = -1
+TRIM_INTERVAL: Final = 60.0
+"""Seconds between two runs."""
+ROWS_PER_TRANSACTION: Final = 50
+"""Rows per transaction."""
+TRANSACTION_PAUSE: Final = 0.005
+"""Seconds between two transactions."""
+NOTHING_READ: Final = -1
 
-_OLDEST = "SELECT id, stream, partition, time FROM records WHERE id <= ? ORDER BY id LIMIT ?"
-_NEWEST = "SELECT id, time FROM records ORDER BY id DESC LIMIT 1"
+_SELECT_OLDEST = "SELECT id, stream, partition, log_time FROM records WHERE id <= ? ORDER BY id LIMIT ?"
+_SELECT_NEWEST = "SELECT id, log_time FROM records ORDER BY id DESC LIMIT 1"
 
 logger = structlog.get_logger("retention")
 
 
-def positions(settings: Settings) -> dict[Place, int]:
-    """The last offset that was read of each place that somebody has to read; UNREAD where nothing was."""
-    found: dict[Place, int] = {}
-    every = range(settings.partitions)
+def consumer_positions(settings: Settings) -> dict[StreamPartition, int]:
+    """The last offset that each consumer has read, by stream and partition; NOTHING_READ where it read none."""
+    found: dict[StreamPartition, int] = {}
+    partitions = range(settings.partitions)
     folder = store_path(settings).parent
-    heads = {}
+    checkpoints = {}
     if store_path(settings).exists():
         store = SqliteStore(store_path(settings), settings.partitions, read_only=True)
-        heads = {partition: store.head(partition).positions for partition in every}
+        checkpoints = {partition: store.shard_checkpoint(partition).positions for partition in partitions}
         store.close()
-    for partition in every:
-        for stream in SHARD_INPUT:
-            found[stream, partition] = heads.get(partition, {}).get(stream, UNREAD)
+    for partition in partitions:
+        for stream in SHARD_INPUT_STREAMS:
+            found[stream, partition] = checkpoints.get(partition, {}).get(stream, NOTHING_READ)
     if (path := folder / "learner.db").exists():
         learner = LearnerStore(path)
-        found |= {(OUTCOMES, partition): learner.positions.get(partition, UNREAD) for partition in every}
+        found |= {(OUTCOMES, partition): learner.positions.get(partition, NOTHING_READ) for partition in partitions}
         learner.close()
     if (path := folder / "outreach.db").exists():
-        told = outreach_store.shown(path)
-        found |= {(MESSAGES, partition): told.get(partition, UNREAD) for partition in every}
+        positions = outreach.read_positions(path)
+        found |= {(MESSAGES, partition): positions.get(partition, NOTHING_READ) for partition in partitions}
     return found
 
 
-def trim(path: Path, keep: int, read: Mapping[Place, int], stop: threading.Event) -> int:
-    """Delete what is more than `keep` ms older than the newest record of this file, and read; how many that were."""
-    ends(path)  # where places end must be known of those, too, of which no record is left
-    gone = 0
-    connection = connect(path, patience=0)
+def trim_file(path: Path, retention_ms: int, consumed: Mapping[StreamPartition, int], stop: threading.Event) -> int:
+    """Delete consumed records more than `retention_ms` older than the newest of this file; return their number."""
+    read_end_offsets(path)  # end offsets must survive the deletion of the last record
+    deleted = 0
+    connection = connect(path, lock_timeout=0)
     try:
-        upto = int(connection.execute("SELECT value FROM about WHERE name = 'ends_upto'").fetchone()[0])
-        newest = connection.execute(_NEWEST).fetchone()
-        while newest is not None and not stop.wait(PAUSE):
+        through = int(connection.execute("SELECT value FROM meta WHERE name = 'end_offsets_through'").fetchone()[0])
+        newest = connection.execute(_SELECT_NEWEST).fetchone()
+        while newest is not None and not stop.wait(TRANSACTION_PAUSE):
             last = 0
-            rows = connection.execute(_OLDEST, (min(upto, newest[0] - 1), SLICE)).fetchall()
-            for row, stream, partition, time in rows:
-                if time >= newest[1] - keep or row > read.get((stream, partition), row):
+            rows = connection.execute(_SELECT_OLDEST, (min(through, newest[0] - 1), ROWS_PER_TRANSACTION)).fetchall()
+            for row, stream, partition, log_time in rows:
+                if log_time >= newest[1] - retention_ms or row > consumed.get((stream, partition), row):
                     break
-                last, gone = row, gone + 1
+                last, deleted = row, deleted + 1
             if last:
-                begin(connection)
+                begin_immediate(connection)
                 connection.execute("DELETE FROM records WHERE id <= ?", (last,))
                 connection.execute("COMMIT")
-            if len(rows) < SLICE or last != rows[-1][0]:
+            if len(rows) < ROWS_PER_TRANSACTION or last != rows[-1][0]:
                 break
-    except sqlite3.Error as wrong:
-        raise LogError(f"{path}: {text(wrong)}") from wrong
+    except sqlite3.Error as error:
+        raise LogError(f"{path}: {sqlite_error_text(error)}") from error
     finally:
         connection.close()
-    return gone
+    return deleted
 
 
 class Retention:
-    """Trims the SQLite log every minute, from a thread of its own."""
+    """Trims the SQLite log every minute in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begin, if there is anything to keep to."""
+        """Start the thread; do nothing for a Kafka log."""
         if self._settings.log == "sqlite":
             threading.Thread(target=self._run, name="retention", daemon=True).start()
 
-    def look(self) -> int:
-        """Trim both files once; how many records went."""
-        folder, gone = Path(self._settings.data) / "log", 0
-        read = positions(self._settings)
-        kept = {"public": self._settings.retention_days, "internal": self._settings.retention_internal_days}
-        for file, days in kept.items():
+    def trim_files(self) -> int:
+        """Trim both files once; return the number of deleted records."""
+        folder, deleted = Path(self._settings.data) / "log", 0
+        consumed = consumer_positions(self._settings)
+        retention = {"public": self._settings.retention_days, "internal": self._settings.retention_internal_days}
+        for file, days in retention.items():
             if days and (path := folder / f"{file}.db").exists():
-                gone += trim(path, days * DAY, read, self._stop)
-        return gone
+                deleted += trim_file(path, days * DAY_MS, consumed, self._stop)
+        return deleted
 
     def _run(self) -> None:
-        while not self._stop.wait(EVERY):
+        while not self._stop.wait(TRIM_INTERVAL):
             try:
-                if gone := self.look():
-                    logger.info("what is older than its retention has left the log", records=gone)
-            except (LogError, sqlite3.Error, OSError) as wrong:
-                logger.warning("the log could not be trimmed; it is tried again", because=str(wrong))
+                if deleted := self.trim_files():
+                    logger.info("expired records deleted", records=deleted)
+            except (LogError, sqlite3.Error, OSError) as error:
+                logger.warning("retention failed; retrying", error=str(error))

@@ -1,8 +1,8 @@
-"""What one worker of the on-site flow holds, and the three things it does. `flows/adapter.py` hands them to Bytewax.
+"""The worker of the on-site flow: its state and its three phases. `flows/bytewax.py` connects them to Bytewax.
 
-    Worker.read()     the log, the models, the playbook  ->  work by shard
-    Worker.apply()    one shard's work                   ->  staged in memory
-    Worker.publish()  one commit for all shards touched, then Redis and the log
+Worker.read()     the log, the models, the playbook  ->  one batch per shard
+Worker.apply()    one shard's batch                  ->  staged in memory
+Worker.publish()  one commit for all changed shards, then Redis and the log
 """
 
 import os
@@ -13,53 +13,53 @@ from pathlib import Path
 
 import structlog
 
-from connectors import metrics, valkey
-from connectors.log import Log, Reader
-from connectors.open_log import open_log
-from connectors.publisher import Publisher
+from connectors import metrics
+from connectors.log.log import Log, Reader
+from connectors.log.open import open_log
+from connectors.log.sqlite_checkpoint import WalCheckpointer
+from connectors.redis import server
+from connectors.redis.publisher import Publisher
 from connectors.settings import secret_of
-from connectors.wal import Keeper
 from domain import model as models
-from domain.effect import Row
+from domain.action import OutboxRow
 from domain.failpoint import failpoint
 from domain.model import Model
-from domain.record import UNREADABLE, Record
+from domain.record import DECODE_ERRORS, MODELS, PUBLIC_STREAMS, SHARD_INPUT_STREAMS, Record
 from domain.settings import Settings
-from domain.streams import MODELS, PUBLIC, SHARD_INPUT
-from flows.live_playbook import LivePlaybook
-from state import rfm
-from state.context import Step
-from state.shard import HELD, SLICE, Shard
-from state.store import Batch
-from state.store_sqlite import SqliteStore
-from state.tally import Misrouted, Tally
+from flows.playbook_reload import LivePlaybook
+from state.context import StepFunction
+from state.playbook import rfm
+from state.shard.counts import MisroutedMonitor, ShardCounts
+from state.shard.shard import NO_TICK, TIMERS_PER_BATCH, Shard
+from state.store.sqlite import SqliteStore
+from state.store.store import WriteBatch
 
-LIMIT = 1_000
-"""Records read at a time."""
-WAIT = 0.005
-"""Seconds a worker sleeps at most without looking at the clock."""
-GATHER = 0.005
-"""Seconds that the log may wait to be told what was decided, while there is more to do."""
-ROUND = 0.5
-"""Seconds between two rounds of looking after things."""
-TICKED = 4
-"""Shards whose timers fire between two reads, those that are due longest first: who has an event waits for no more.
-With many records there are more of them, for half as many timers as records: a rush of timers must not feed itself."""
-AT_REST = 1_000
-"""Reads without anything new (some seconds), after which there is time to look at everything that is in memory."""
-BUSY = 10
-"""Reads after which a new playbook warms up a little, however busy the worker is."""
-ELSEWHERE = 250
-"""How often (ms) a shard that lives in another process is offered a tick."""
-MINUTE = 60.0
-"""Seconds between two looks at turns that are old."""
-DAY = 86_400_000
+MAX_RECORDS_PER_POLL = 1_000
+"""Records per poll."""
+POLL_TIMEOUT = 0.005
+"""Longest sleep (seconds) of a worker between two looks at the clock."""
+FLUSH_INTERVAL = 0.005
+"""Longest delay (seconds) of buffered log records while the worker has more to do."""
+HOUSEKEEPING_INTERVAL = 0.5
+"""Seconds between two rounds of housekeeping."""
+MAX_TIMER_SHARDS = 4
+"""Shards whose timers fire between two polls, the longest overdue first, so that events do not wait for timers.
+A poll with many records allows more shards (half as many timers as records), so that timers do not pile up."""
+IDLE_READS = 1_000
+"""Empty polls in a row (a few seconds) after which a full garbage collection is affordable."""
+BACKFILL_EVERY_READS = 10
+"""Polls between two backfill steps of a busy worker."""
+REMOTE_TICK_INTERVAL_MS = 250
+"""Milliseconds between two ticks for shards of other processes."""
+PRUNE_INTERVAL = 60.0
+"""Seconds between two deletions of expired batch records."""
+DAY_MS = 86_400_000
 PROPENSITY = "propensity"
-"""The kind of model that says how likely a visit ends in an order; the other one is that of the fifths."""
+"""The kind of the model that predicts whether a session ends in an order. The other kind holds the RFM quintiles."""
 
 logger = structlog.get_logger()
-Work = tuple[int, list[Record], int]
-"""(partition, records in order, tick, 0 or HELD): plain, so that it crosses processes."""
+ShardBatch = tuple[int, list[Record], int]
+"""(partition, records in order, tick, which is a time in ms, 0 or NO_TICK): plain data that crosses processes."""
 
 
 def shard_key(partition: int) -> str:
@@ -72,310 +72,334 @@ def shard_key(partition: int) -> str:
 
 
 def store_path(settings: Settings) -> Path:
-    """The store's file."""
+    """The file of the shard store."""
     return Path(settings.data) / "store" / "store.db"
 
 
-def wall() -> int:
-    """The wall clock in ms. Only the edge of the flow asks for it."""
+def now_ms() -> int:
+    """The wall clock in ms. Only the source and the sink of a flow read it."""
     return time.time_ns() // 1_000_000
 
 
 class Worker:
     """Shards, store, log, Redis, playbook and models of one worker thread."""
 
-    def __init__(self, settings: Settings, steps: Sequence[Step], clock: Callable[[], int] = wall) -> None:
+    def __init__(self, settings: Settings, steps: Sequence[StepFunction], clock: Callable[[], int] = now_ms) -> None:
         self.settings = settings
         self.steps = steps
-        self.wall = clock
+        self.clock = clock
         self.log: Log = open_log(settings)
-        self.keeper = Keeper()
-        self.store = SqliteStore(store_path(settings), settings.partitions, settings.log_sync, keeper=self.keeper)
-        self.publisher = Publisher(self.log, valkey.url(settings), settings.shop, clock, GATHER)
+        self.checkpointer = WalCheckpointer()
+        self.store = SqliteStore(
+            store_path(settings), settings.partitions, settings.log_sync, checkpointer=self.checkpointer
+        )
+        self.publisher = Publisher(self.log, server.redis_url(settings), settings.shop, clock, FLUSH_INTERVAL)
         self.shards: dict[int, Shard] = {}
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.secret = secret_of(settings).encode()
         self.playbook = LivePlaybook(settings, self.log, self.store, self.secret)
-        self.model = pinned(settings) or self._last(PROPENSITY)
+        self.model = load_pinned_model(settings) or self._last_live_model(PROPENSITY)
         if self.model is not None:
-            metrics.learned(self.model)
-        self.quintiles = self._last(rfm.KIND)
-        self.tally = Tally()
-        self.misrouted = Misrouted()
-        self._touched: dict[int, None] = {}
-        self._dues: dict[int, int] = {}
-        self._sweeping: dict[int, None] = {}
-        self._quiet = self._reads = 0
-        self._round_at = self._turns_at = 0.0
-        self._elsewhere_at = 0
-        self._let_go = self._warming = False
-        self._turn: frozenset[int] = frozenset()
-        self._newest = 0  # no shard's clock is later
+            metrics.set_model_metrics(self.model)
+        self.quintiles = self._last_live_model(rfm.MODEL_KIND)
+        self.counts = ShardCounts()
+        self.misrouted_monitor = MisroutedMonitor()
+        self._dirty: dict[int, None] = {}
+        self._wakeups: dict[int, int] = {}
+        self._reevaluating: dict[int, None] = {}
+        self._idle_reads = self._read_count = 0
+        self._housekeeping_at = self._prune_at = 0.0
+        self._remote_tick_at = 0
+        self._retired = self._backfilling = False
+        self._ticking: frozenset[int] = frozenset()
+        self._latest_clock = 0  # no shard's clock is later
 
-    def own(self, partitions: Sequence[int]) -> None:
-        """Take these shards over: load where they stand, and send what their last owner could not."""
+    def claim_partitions(self, partitions: Sequence[int]) -> None:
+        """Take ownership of these shards: load their checkpoints and publish their outbox."""
         fresh = [p for p in partitions if p not in self.shards]
         if not fresh:
             return
         self.store.claim([*self.shards, *fresh], self.owner)
-        hot = max(100, self.settings.hot_persons // max(1, len(self.shards) + len(fresh)))
+        hot = max(100, self.settings.person_cache_size // max(1, len(self.shards) + len(fresh)))
         for partition in fresh:
             self.shards[partition] = Shard(
-                partition, self.store, self.steps, self.settings.partitions, hot, self.tally, self.secret)
-            self._newest = max(self._newest, self.shards[partition].head.clock)
-            self.playbook.resume(self.shards[partition])
-            self._look_ahead(partition)
-            self._sweeping[partition] = None
-        self.publisher.send(self.store.outbox())
+                partition, self.store, self.steps, self.settings.partitions, hot, self.counts, self.secret
+            )
+            self._latest_clock = max(self._latest_clock, self.shards[partition].checkpoint.clock)
+            self.playbook.resume_backfill(self.shards[partition])
+            self._schedule_wakeup(partition)
+            self._reevaluating[partition] = None
+        self.publisher.publish(self.store.outbox())
 
-    def _look_ahead(self, partition: int) -> None:
-        """Note when this shard has to be woken; not while it reads recorded days, which bring their own time."""
+    def _schedule_wakeup(self, partition: int) -> None:
+        """Set the time of the shard's next timer; none during a history import, where records set the clock."""
         shard = self.shards[partition]
-        if shard.head.sweep is not None:
-            self._sweeping[partition] = None
-        elif partition in self._sweeping and self.playbook.looked(shard):
-            del self._sweeping[partition]
-        due = None if shard.head.history else shard.next_due()
+        if shard.checkpoint.reevaluated_to is not None:
+            self._reevaluating[partition] = None
+        elif partition in self._reevaluating and self.playbook.reevaluated(shard):
+            del self._reevaluating[partition]
+        due = None if shard.checkpoint.history_reached else shard.next_due()
         if due is None:
-            self._dues.pop(partition, None)
+            self._wakeups.pop(partition, None)
         else:
-            self._dues[partition] = due
+            self._wakeups[partition] = due
 
     # -- read --------------------------------------------------------------------------------------------------
 
     def reader(self, partitions: Sequence[int]) -> Reader:
-        """A reader of everything these shards need, from where they stand."""
-        places = [(stream, p) for stream in SHARD_INPUT for p in partitions]
-        heads = {p: self.shards[p].head if p in self.shards else self.store.head(p) for p in partitions}
-        start = {(stream, p): heads[p].positions[stream] for stream, p in places if stream in heads[p].positions}
-        history = {(stream, p): heads[p].history[stream] for stream, p in places if stream in heads[p].history}
-        return self.log.reader([*places, (MODELS, 0)], start, history)
+        """Return a reader of all input streams of these shards, from their checkpoints on."""
+        stream_partitions = [(stream, p) for stream in SHARD_INPUT_STREAMS for p in partitions]
+        checkpoints = {
+            p: self.shards[p].checkpoint if p in self.shards else self.store.shard_checkpoint(p) for p in partitions
+        }
+        start = {
+            (stream, p): checkpoints[p].positions[stream]
+            for stream, p in stream_partitions
+            if stream in checkpoints[p].positions
+        }
+        history = {
+            (stream, p): checkpoints[p].history_reached[stream]
+            for stream, p in stream_partitions
+            if stream in checkpoints[p].history_reached
+        }
+        return self.log.reader([*stream_partitions, (MODELS, 0)], start, history)
 
-    def read(self, reader: Reader, partitions: Sequence[int]) -> list[tuple[str, Work]]:
-        """What there is to do now: sleeps until there is something, or until a timer comes due."""
-        soonest = min(self._dues.values(), default=None)
-        wait = WAIT
+    def read(self, reader: Reader, partitions: Sequence[int]) -> list[tuple[str, ShardBatch]]:
+        """Return the batches to apply now; sleep until a record arrives or a timer is due."""
+        soonest = min(self._wakeups.values(), default=None)
+        wait = POLL_TIMEOUT
         if soonest is not None:
-            wait = min(WAIT, max(0.0, (soonest - self.wall()) / 1000))
-        if self._sweeping or self.playbook.warming:
+            wait = min(POLL_TIMEOUT, max(0.0, (soonest - self.clock()) / 1000))
+        if self._reevaluating or self.playbook.backfilling:
             wait = 0.0
-        records = reader.poll(LIMIT, 0.0 if self.publisher.gathers else wait)
-        if self.publisher.overdue:
+        records = reader.poll(MAX_RECORDS_PER_POLL, 0.0 if self.publisher.has_buffered else wait)
+        if self.publisher.flush_due:
             self.publisher.flush()
-        if not records and self.publisher.gathers:  # there is time now
+        if not records and self.publisher.has_buffered:  # no records: flush instead of waiting
             self.publisher.flush()
-            records = reader.poll(LIMIT, wait)
+            records = reader.poll(MAX_RECORDS_PER_POLL, wait)
         work: dict[int, list[Record]] = {}
         for record in records:
             if record.stream == MODELS:
-                self._learned(record)
-            elif (found := work.get(record.partition)) is not None:
-                found.append(record)
+                self._load_model(record)
+            elif (batch := work.get(record.partition)) is not None:
+                batch.append(record)
             else:
                 work[record.partition] = [record]
-        now = reader.polled_at()
-        ticks = self._ticks(reader, partitions, now, soonest, TICKED + len(records) // (2 * SLICE))
-        self.publisher.retry()
-        self._quiet = 0 if records else self._quiet + 1
-        if self._may_warm(bool(records)) and self.playbook.warm(self.shards):
-            self._sweeping.update(dict.fromkeys(self.shards))
-        self._reads += 1
-        if (moment := time.monotonic()) >= self._round_at:
-            self._round_at = moment + ROUND
-            self._round(reader)
+        now = reader.watermark()
+        ticks = self._ticks(reader, partitions, now, soonest, MAX_TIMER_SHARDS + len(records) // (2 * TIMERS_PER_BATCH))
+        self.publisher.retry_redis()
+        self._idle_reads = 0 if records else self._idle_reads + 1
+        if self._may_backfill(bool(records)) and self.playbook.backfill_step(self.shards):
+            self._reevaluating.update(dict.fromkeys(self.shards))
+        self._read_count += 1
+        if (monotonic := time.monotonic()) >= self._housekeeping_at:
+            self._housekeeping_at = monotonic + HOUSEKEEPING_INTERVAL
+            self._housekeeping(reader)
         if work or ticks:
-            return [(shard_key(p), (p, work.get(p, []), ticks.get(p) or self._otherwise(p)))
-                    for p in {**work, **ticks}]
+            return [
+                (shard_key(p), (p, work.get(p, []), ticks.get(p) or self._default_tick(p))) for p in {**work, **ticks}
+            ]
         return []
 
-    def _may_warm(self, busy: bool) -> bool:
-        """Whether it is time for the next playbook to warm up: first the clocks of shards to which nothing has happened
-        for days are moved on, for what was sent on counts by them (`state/sent_on.py`).
-        """
-        if not self.playbook.warming:
-            self._warming = False
-            return False
-        if not self._warming:
-            self._warming = True
-            self._sweeping.update(dict.fromkeys(self.shards))
-        return not self._reads % BUSY if busy else not self._sweeping
+    def _may_backfill(self, busy: bool) -> bool:
+        """Whether to run a backfill step now.
 
-    def has_let_go(self) -> bool:
-        """Whether a playbook was let go of a while ago, and there is rest to clear it away. It is said once."""
-        if not self._let_go or self._quiet < AT_REST:
+        All shards tick first: the cutoff for forwarded records depends on their clocks (`flows/backfill.py`).
+        """
+        if not self.playbook.backfilling:
+            self._backfilling = False
             return False
-        self._let_go = False
+        if not self._backfilling:
+            self._backfilling = True
+            self._reevaluating.update(dict.fromkeys(self.shards))
+        return not self._read_count % BACKFILL_EVERY_READS if busy else not self._reevaluating
+
+    def playbook_retired(self) -> bool:
+        """Whether the worker is idle and has replaced a playbook since the last call that returned True."""
+        if not self._retired or self._idle_reads < IDLE_READS:
+            return False
+        self._retired = False
         return True
 
-    def _otherwise(self, partition: int) -> int:
-        """What a shard gets instead of a tick: HELD, unless it is its turn, or it reads recorded days at their pace."""
+    def _default_tick(self, partition: int) -> int:
+        """NO_TICK, or 0 for a shard whose timers may fire now or that imports history."""
         shard = self.shards.get(partition)
-        return HELD if shard is not None and not shard.head.history and partition not in self._turn else 0
+        return (
+            NO_TICK
+            if shard is not None and not shard.checkpoint.history_reached and partition not in self._ticking
+            else 0
+        )
 
-    def _ticks(self, reader: Reader, partitions: Sequence[int], now: int, soonest: int | None,
-               room: int) -> dict[int, int]:
-        """The shards whose clock should move on its own: something is due (the soonest of it at `soonest`), and
-        everything before it has been read.
+    def _ticks(
+        self, reader: Reader, partitions: Sequence[int], now: int, earliest_due: int | None, max_shards: int
+    ) -> dict[int, int]:
+        """The time (ms) by partition for shards whose clock must advance without a record.
 
-        There is room for so many to fire timers; while there is something to be read yet, they do it by its clock.
+        A shard ticks if it has a due timer (the earliest is at `earliest_due`) and has read all records before it. At
+        most `max_shards` shards fire timers. While `now` is unknown (0), timers fire by the shard's own clock.
         """
         due: list[int] = []
-        if soonest is not None and (soonest <= now or soonest <= self._newest):
-            due = [partition for partition, at in self._dues.items() if at <= now or at <= self._clock(partition)]
-        if len(due) > room:
-            due = sorted(due, key=self._dues.__getitem__)[:room]
-        self._turn = frozenset(due)
-        if len(self.shards) < len(partitions) and now >= self._elsewhere_at:
-            # Within a cluster of Bytewax processes a shard may live elsewhere: it knows whether a tick is of use.
-            self._elsewhere_at = now + ELSEWHERE
+        if earliest_due is not None and (earliest_due <= now or earliest_due <= self._latest_clock):
+            due = [
+                partition for partition, at in self._wakeups.items() if at <= now or at <= self._shard_clock(partition)
+            ]
+        if len(due) > max_shards:
+            due = sorted(due, key=self._wakeups.__getitem__)[:max_shards]
+        self._ticking = frozenset(due)
+        if len(self.shards) < len(partitions) and now >= self._remote_tick_at:
+            # In a cluster of Bytewax processes the shard may run elsewhere; it ignores a tick that it does not need.
+            self._remote_tick_at = now + REMOTE_TICK_INTERVAL_MS
             due += [partition for partition in partitions if partition not in self.shards]
-        if self._sweeping:  # a slice of one shard at a time, and only when there is nothing else to do
-            due += [partition for partition in self._sweeping if reader.caught_up(partition)][:1]
-        moments = {partition: now or self._clock(partition) for partition in due if reader.caught_up(partition)}
-        return {partition: moment for partition, moment in moments.items() if moment}
+        if self._reevaluating:  # one shard at a time
+            due += [partition for partition in self._reevaluating if reader.caught_up(partition)][:1]
+        ticks = {partition: now or self._shard_clock(partition) for partition in due if reader.caught_up(partition)}
+        return {partition: tick for partition, tick in ticks.items() if tick}
 
-    def _clock(self, partition: int) -> int:
-        """The clock of a shard: as long as nobody knows whether all was read, it is what its timers go by."""
+    def _shard_clock(self, partition: int) -> int:
+        """The clock of a shard in ms; 0 for a shard of another process."""
         shard = self.shards.get(partition)
-        return shard.head.clock if shard is not None else 0
+        return shard.checkpoint.clock if shard is not None else 0
 
-    def _last(self, kind: str) -> Model | None:
-        """The model of this kind that was live last: so that nobody moves only because the worker starts again."""
-        name = self.store.kept("live", kind)
-        kept = self.store.kept("model", name.decode()) if name else None
-        return models.decode(kept) if kept else None
+    def _last_live_model(self, kind: str) -> Model | None:
+        """The model of this kind that was live last, so that a restart changes no scores or segments."""
+        name = self.store.get_blob("live", kind)
+        encoded = self.store.get_blob("model", name.decode()) if name else None
+        return models.decode_model(encoded) if encoded else None
 
-    def _learned(self, record: Record) -> None:
-        """Take a model over, between two batches. The stream is read from its beginning: older ones are passed by."""
+    def _load_model(self, record: Record) -> None:
+        """Make a model live, unless it is older than the live one: the stream is read from its beginning."""
         try:
-            model = models.decode(record.value)
-        except UNREADABLE as wrong:
-            logger.warning("a model cannot be read", offset=record.offset, why=str(wrong))
+            model = models.decode_model(record.value)
+        except DECODE_ERRORS as error:
+            logger.warning("cannot decode model", offset=record.offset, error=str(error))
             return
         if model.kind == PROPENSITY and not self.settings.pinned_model:
             if self.model is not None and model.at < self.model.at:
                 return
             self.model = model
-            metrics.learned(model)
-        elif model.kind == rfm.KIND:
+            metrics.set_model_metrics(model)
+        elif model.kind == rfm.MODEL_KIND:
             if self.quintiles is not None and (model.at < self.quintiles.at or model.hash == self.quintiles.hash):
                 return
             self.quintiles = model
-            declared = self.playbook.rules.rfm
+            declared = self.playbook.rules.rfm_thresholds
             if declared is not None and declared.learned:
-                self._sweeping.update(dict.fromkeys(self.shards))
+                self._reevaluating.update(dict.fromkeys(self.shards))
         else:
             return
-        self.store.keep("model", model.hash, record.value)
-        self.store.note("live", model.kind, model.hash.encode())
+        self.store.put_blob("model", model.hash, record.value)
+        self.store.put_named("live", model.kind, model.hash.encode())
 
-    def _round(self, reader: Reader) -> None:
-        """Twice a second, busy or not: the playbook, what has arrived outside, house-keeping, what is shown of us."""
-        if self.playbook.look(self.shards):
-            self._sweeping.update(dict.fromkeys(self.shards))
-            self._let_go = True
-        if self._quiet and (sent := self.publisher.acknowledged()):
-            self.store.commit(Batch(), sent)
-        if self._quiet and self.settings.retention_days and time.monotonic() >= self._turns_at:
-            self._forget_turns()
-        metrics.OUTBOX.set(self.publisher.pending())
+    def _housekeeping(self, reader: Reader) -> None:
+        """Poll the playbook folder, remove acknowledged outbox rows, prune, and update the metrics."""
+        if self.playbook.poll(self.shards):
+            self._reevaluating.update(dict.fromkeys(self.shards))
+            self._retired = True
+        if self._idle_reads and (sent := self.publisher.pop_acknowledged()):
+            self.store.commit(WriteBatch(), sent)
+        if self._idle_reads and self.settings.retention_days and time.monotonic() >= self._prune_at:
+            self._prune_batches()
+        metrics.OUTBOX_PENDING.set(self.publisher.pending_count())
         for stream, records in reader.lag().items():
-            metrics.LAG.labels(stream).set(records)
-        if self.model is not None and self.model.at:  # a file need not say when it was learned
-            metrics.MODEL_AGE.set(max(0, self.wall() - self.model.at) / 1000)
-        self._show()
+            metrics.LAG_RECORDS.labels(stream).set(records)
+        if self.model is not None and self.model.at:  # a pinned model may have no time
+            metrics.MODEL_AGE.set(max(0, self.clock() - self.model.at) / 1000)
+        self._update_metrics()
 
-    def _forget_turns(self) -> None:
-        """Turns go with the records that they tell of: some now, and the next look comes soon where more may go."""
-        newest = max((shard.head.clock for shard in self.shards.values()), default=0)
-        more = self.store.forget_turns(newest - self.settings.retention_days * DAY)
-        self._turns_at = time.monotonic() + (0 if more else MINUTE)
+    def _prune_batches(self) -> None:
+        """Delete batch records older than the retention of the log; continue soon if more are left."""
+        newest = max((shard.checkpoint.clock for shard in self.shards.values()), default=0)
+        more = self.store.prune_batches(newest - self.settings.retention_days * DAY_MS)
+        self._prune_at = time.monotonic() + (0 if more else PRUNE_INTERVAL)
 
-    def _show(self) -> None:
-        """Hand what was counted to the metrics."""
-        events, kinds = self.tally.events, self.tally.kinds
-        wrong = events["misrouted"]
-        metrics.MISROUTED.inc(wrong)
-        if said := self.misrouted.add(wrong, sum(events[stream] for stream in PUBLIC)):
-            logger.warning(said)
-        metrics.MISROUTED_SHARE.set(self.misrouted.share)
-        for stream in SHARD_INPUT:
-            metrics.EVENTS.labels(stream).inc(events[stream])
-        for what in ("forwarded", "repeated", "timers"):
-            metrics.HANDLED.labels(what).inc(events[what])
+    def _update_metrics(self) -> None:
+        """Move the counts of the shards to the metrics."""
+        events, kinds = self.counts.events, self.counts.effects
+        misrouted = events["misrouted"]
+        metrics.MISROUTED_RECORDS.inc(misrouted)
+        if hint := self.misrouted_monitor.add(misrouted, sum(events[stream] for stream in PUBLIC_STREAMS)):
+            logger.warning("too many misrouted records", hint=hint)
+        metrics.MISROUTED_RATIO.set(self.misrouted_monitor.share)
+        for stream in SHARD_INPUT_STREAMS:
+            metrics.RECORDS_APPLIED.labels(stream).inc(events[stream])
+        for operation in ("forwarded", "duplicate", "timer_fired"):
+            metrics.SHARD_OPERATIONS.labels(operation).inc(events[operation])
         for (kind, reason), n in kinds.items():
             metrics.EFFECTS.labels(kind).inc(n)
-            if kind == "hold":
-                metrics.HOLDS.labels(reason).inc(n)
-            elif kind == "reject":
-                metrics.REJECTS.labels(reason).inc(n)
+            if kind == "suppress":
+                metrics.SUPPRESSED.labels(reason).inc(n)
+            elif kind == "dead_letter":
+                metrics.DEAD_LETTERS.labels(reason).inc(n)
         events.clear()
         kinds.clear()
         for shard in self.shards.values():
-            if shard.bugs:
-                logger.error("a step failed; its records were set aside", times=len(shard.bugs), last=shard.bugs[-1])
-                shard.bugs.clear()
+            if shard.errors:
+                logger.error(
+                    "step failed; records written to dead-letters", count=len(shard.errors), error=shard.errors[-1]
+                )
+                shard.errors.clear()
 
     # -- apply -------------------------------------------------------------------------------------------------
 
-    def apply(self, work: Work) -> None:
-        """One shard's work, staged in memory."""
-        partition, records, tick = work
+    def apply(self, batch: ShardBatch) -> None:
+        """Apply one shard's batch in memory."""
+        partition, records, tick = batch
         if partition not in self.shards:
-            self.own([partition])
+            self.claim_partitions([partition])
         shard = self.shards[partition]
         shard.apply(records, tick, self.playbook.rules, self.model, self.quintiles)
-        self._touched[partition] = None
-        if shard.head.clock > self._newest:
-            self._newest = shard.head.clock
+        self._dirty[partition] = None
+        if shard.checkpoint.clock > self._latest_clock:
+            self._latest_clock = shard.checkpoint.clock
 
     # -- publish -----------------------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Commit first, then publish: nobody is shown what the engine would not remember."""
-        if not self._touched:
+        """Commit all changed shards, then publish: a published effect is always durable."""
+        if not self._dirty:
             return
-        batch = Batch()
-        for partition in self._touched:
+        batch = WriteBatch()
+        for partition in self._dirty:
             self.shards[partition].stage(batch)
-        sent = self.publisher.acknowledged()
-        begun = time.perf_counter()
+        sent = self.publisher.pop_acknowledged()
+        started = time.perf_counter()
         seq = self.store.commit(batch, sent)
-        metrics.COMMIT.observe(time.perf_counter() - begun)
+        metrics.COMMIT_DURATION.observe(time.perf_counter() - started)
         failpoint("onsite:after_commit")
-        if batch.rows:
-            self.publisher.send([Row(seq, *row[1:]) for row in batch.rows])
+        if batch.outbox_rows:
+            self.publisher.publish([OutboxRow(seq, *row[1:]) for row in batch.outbox_rows])
         failpoint("onsite:after_publish")
-        if self._sweeping:
-            failpoint("onsite:sweeping")
-        for partition in self._touched:
-            self._look_ahead(partition)
-        self._touched.clear()
-        self.store.tidy()
+        if self._reevaluating:
+            failpoint("onsite:reevaluating")
+        for partition in self._dirty:
+            self._schedule_wakeup(partition)
+        self._dirty.clear()
+        self.store.maintain()
 
-    def finish(self) -> None:
-        """The clean stop: wait for what is out, note that it arrived, let go."""
+    def drain_and_close(self) -> None:
+        """Stop cleanly: publish, wait up to 5 seconds for acknowledgements, and close."""
         self.publish()
         self.publisher.flush()
-        until = time.monotonic() + 5
-        while self.publisher.pending() and time.monotonic() < until:
-            self.publisher.retry()
-            if sent := self.publisher.acknowledged():
-                self.store.commit(Batch(), sent)
+        deadline = time.monotonic() + 5
+        while self.publisher.pending_count() and time.monotonic() < deadline:
+            self.publisher.retry_redis()
+            if sent := self.publisher.pop_acknowledged():
+                self.store.commit(WriteBatch(), sent)
             else:
                 time.sleep(0.01)
-        self.leave()
+        self.close()
 
-    def leave(self) -> None:
-        """Close everything. What was decided and is not out stays in the outbox, for whoever comes next."""
+    def close(self) -> None:
+        """Close everything. Effects without an acknowledgement stay in the outbox for the next owner."""
         self.publisher.close()
-        self.keeper.close()
+        self.checkpointer.close()
         self.store.close()
         self.log.close()
 
 
-def pinned(settings: Settings) -> Model | None:
-    """The model that settings pin, if they do: nothing learned replaces it."""
+def load_pinned_model(settings: Settings) -> Model | None:
+    """The model file that the setting `pinned_model` names, or None. No learned model replaces it."""
     if not settings.pinned_model:
         return None
-    return models.decode(Path(settings.pinned_model).read_bytes())
+    return models.decode_model(Path(settings.pinned_model).read_bytes())

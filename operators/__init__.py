@@ -1,1 +1,1 @@
-"""One file, one verb: a pure step over one person and one event."""
+"""Operators: pure steps over one person and one input."""

@@ -1,292 +1,594 @@
-"""advance_workflows: who is on a way with us, where they stand, and where they go from here.
+"""advance_workflows: start workflow runs, execute their steps, and exit.
 
-    an occasion (event, segment entered or left) ──▶ a run begins ──▶ step, step, … up to the next wait, at one instant
-    time, an event, what has become true         ──▶ a run goes on, or leaves: what makes it leave is asked first
+    entry trigger (event, segment entered or exited) ──▶ a run starts ──▶ steps up to the next wait, at one instant
+    timer, event or changed condition                ──▶ a run continues or exits; exit conditions are checked first
 
-Each run that waits has one timer, `workflow:<run id>`: the next moment at which time alone may move it. It is looked at
-again when it fires, and whenever something happens that can matter to it. What steps change (tags, traits, coupons) is
-asked again at once, by the timer `again:`. A send is proposed, and decided by `respect_limits` in the same happening;
-the run goes on, at the same instant, when it was told what became of it.
+Each waiting run has one timer, `workflow:<run id>`: the next time at which the run can change without an event. Changes
+made by steps (segments, traits, coupons) are re-evaluated immediately through the timer `again:`. `decide` decides a
+send in the same input; the run continues at the same instant, when the result is known.
+
+An event at the timeout still counts. A `wait_for` step ignores the event that led to it. A late event counts if its
+event time is after the start of the step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from domain.action import Because, Disarm
-from domain.effect import Effect
-from domain.letter import Letter
-from domain.workflow import Step, Workflow
-from operators.workflow_steps import NAME, Walk, arrive, due, over, stand
-from state import feedback, runs
-from state.context import Context, Due, Happening, occasion_of
-from state.decisions import remember
-from state.exposures import released
-from state.person import MAX_RUNS, Person, Run
-from state.runs import ASKED, TIMER
-from state.view import known
-from state.workflow_rules import END, Entry, StepRule, WorkflowRule
+from domain.action import Cancel, Effect, Explanation, ShardMessage, WorkflowProgress
+from domain.playbook.workflow import Step, Workflow
+from state.context import Input, StepContext, TimerFired, trigger_name
+from state.coupons.leasing import PENDING
+from state.coupons.wallet import reserve_coupon
+from state.decisions import messages
+from state.decisions.exposures import release
+from state.decisions.frequency import Candidate
+from state.decisions.log import record_decision
+from state.local_time import next_matching_time
+from state.membership import workflow_runs
+from state.membership.static_segments import tag, untag
+from state.membership.workflow_runs import (
+    RETRY_INTERVAL,
+    RUN_TIMER,
+    SEND,
+    SEND_STATES,
+    SENT,
+    SUPPRESSED,
+    choose_split,
+    report_send,
+)
+from state.person.model import MAX_RUNS, MAX_TEXT_LENGTH, MAX_TRAITS, Person, Trait, WorkflowRun
+from state.playbook.workflow import END, StepRule, WorkflowEntry, WorkflowRule
+from state.profile.profile import merged_profile, set_trait
 
-MOST_AT_ONCE = 100
-"""Steps that one run takes at one instant, and happenings that follow each other at once; more is going in circles."""
-
-GONE = "this version is no longer kept"
-CHANGED = "the workflow was changed"
-NO_STEP = "its step is not in the new version"
-CIRCLE = "went in circles without waiting"
-CROWDED = "too many workflows at once"
-JOINED = "was in it already, under another id"
-LEFT = "they left the workflow"
-
-WAITING = frozenset(("wait", "wait_until", "wait_for"))
+STEP_NAME = "advance_workflows"
+WORKFLOW_TIEBREAK = 1 << 32
+"""Tiebreak of a trait that a workflow sets: greater than that of any event of the same millisecond."""
 
 
-def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Move every run on that this happening concerns, and begin those whose occasion it is.
+class RunContext(NamedTuple):
+    """One workflow run with its person, workflow version, input and the effects so far."""
+
+    person: Person
+    event: Input
+    context: StepContext
+    effects: list[Effect]
+    rule: WorkflowRule
+    run_key: str
+    run: WorkflowRun
+
+    def emit(
+        self,
+        transition: str,
+        reason: str = "",
+        detail: str = "",
+        goal: str = "",
+        passed: tuple[str, ...] = (),
+        trigger: str = "",
+    ) -> None:
+        """Append a `WorkflowProgress` effect."""
+        person, context, run = self.person, self.context, self.run
+        self.effects.append(
+            WorkflowProgress(
+                id=context.next_effect_id(STEP_NAME),
+                at=context.now,
+                person=person.id,
+                workflow=run.workflow,
+                version=run.version,
+                transition=transition,
+                step=run.step_id,
+                run=self.run_key,
+                goal=goal,
+                anonymous_id=person.session.anonymous_id if person.session is not None else "",
+                because=Explanation(
+                    trigger=trigger or trigger_name(self.event),
+                    reason=reason,
+                    detail=detail,
+                    passed=passed,
+                    playbook=context.rules.short_hash,
+                    workflow=run.workflow,
+                ),
+            )
+        )
+
+
+# -- entering a step -------------------------------------------------------------------------------------------
+
+
+def enter_step(run_context: RunContext, step: StepRule) -> int | None:
+    """Execute a step; return the index of the next step (or END), or None if the run waits.
+
+    `run.step_since` must be set.
+
+    >>> import msgspec
+    >>> from domain.playbook.playbook import Playbook
+    >>> from state.playbook.compiled import compile_rules
+    >>> rest = {"name": "rest", "enter_on": {"event": "Quiz Finished"},
+    ...         "steps": [{"wait": "1h"}, {"add_to_segment": "vip"}]}
+    >>> context = StepContext(0, compile_rules(msgspec.convert({"workflows": [rest]}, Playbook)))
+    >>> rule, run = context.rules.workflows.live["rest"], WorkflowRun("rest", "v", started_at=0)
+    >>> run_context = RunContext(Person(id="a:ann"), TimerFired("again", "", 0), context, [], rule, "rest-1", run)
+    >>> enter_step(run_context, rule.steps[0]), run.wait_until
+    (None, 3600000)
+    """
+    return _STEP_HANDLERS[step.kind](run_context, step)
+
+
+def _wait(run_context: RunContext, step: StepRule) -> int | None:
+    wait_at(run_context, step)
+    return next_step(run_context, step, just_entered=True)
+
+
+def _branch(run_context: RunContext, step: StepRule) -> int | None:
+    profile = merged_profile(run_context.person)
+    for when, step_index in step.branches:
+        if when.is_met(run_context.person, profile, run_context.context.now):
+            return step_index
+    return step.next
+
+
+def _split(run_context: RunContext, step: StepRule) -> int | None:
+    return choose_split(run_context.person, run_context.rule.name, step)
+
+
+def _send(run_context: RunContext, step: StepRule) -> int | None:
+    wait_at(run_context, step)
+    return request_send(run_context, step)
+
+
+def request_send(run_context: RunContext, step: StepRule) -> int | None:
+    """Propose the campaign of a `send` step.
+
+    `decide` decides it in the same input and reports to the run through `report_send`. If two runs send the same
+    campaign at the same instant, the second run gets `lower_priority`.
+    """
+    person, context = run_context.person, run_context.context
+    rule = context.rules.campaigns.get(step.step.send or "")
+    if rule is None:
+        return step.else_
+    if any(one.rule is rule and one.run_id for one in context.candidates):
+        report_send(person, run_context.run_key, False, "lower_priority", context)
+        return None
+    profile = merged_profile(person)
+    if rule.is_met(person, profile, context.now):
+        context.candidates.append(Candidate(rule, run_id=run_context.run_key))
+    else:
+        failed = rule.explain(person, profile, context.now)[1]
+        context.candidates.append(Candidate(rule, "not_eligible", "; ".join(failed), run_context.run_key))
+    return None
+
+
+def _tag(run_context: RunContext, step: StepRule) -> int | None:
+    run_context.effects.extend(
+        tag(
+            run_context.person, step.step.add_to_segment or "", run_context.context, f"workflow {run_context.rule.name}"
+        )
+    )
+    return step.next
+
+
+def _untag(run_context: RunContext, step: StepRule) -> int | None:
+    run_context.effects.extend(
+        untag(
+            run_context.person,
+            step.step.remove_from_segment or "",
+            run_context.context,
+            f"workflow {run_context.rule.name}",
+        )
+    )
+    return step.next
+
+
+def _set(run_context: RunContext, step: StepRule) -> int | None:
+    person, now = run_context.person, run_context.context.now
+    profile = person.own_fragment()
+    for name, value in step.step.set_traits.items():
+        kept = value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value
+        set_trait(profile.traits, name, Trait(now, kept, WORKFLOW_TIEBREAK), MAX_TRAITS)
+    profile.version += 1
+    person.timers["again:"] = now
+    return step.next
+
+
+def _coupon(run_context: RunContext, step: StepRule) -> int | None:
+    """Reserve a coupon; while the shard leases more codes, wait up to `RETRY_INTERVAL`."""
+    run, context = run_context.run, run_context.context
+    reserved = reserve_coupon(run_context.person, step.step.coupon or "", run_context.rule.name, context)
+    if isinstance(reserved, str):
+        if reserved == PENDING and context.now < run.step_since + RETRY_INTERVAL:
+            run.wait_until, run.waiting_for = run.step_since + RETRY_INTERVAL, "coupon_code"
+            return None
+        run_context.emit("step", reserved)
+    return step.next
+
+
+def _goal(run_context: RunContext, step: StepRule) -> int | None:
+    run_context.emit("goal", goal=step.step.goal or "")
+    return step.next
+
+
+_STEP_HANDLERS: dict[str, Callable[[RunContext, StepRule], int | None]] = {
+    "wait": _wait,
+    "wait_until": _wait,
+    "wait_for": _wait,
+    "branch": _branch,
+    "split": _split,
+    "send": _send,
+    "add_to_segment": _tag,
+    "remove_from_segment": _untag,
+    "set_traits": _set,
+    "coupon": _coupon,
+    "goal": _goal,
+    "exit": lambda run_context, step: END,
+    "goto": lambda run_context, step: step.next,
+}
+
+
+# -- waiting at a step -----------------------------------------------------------------------------------------
+
+
+def wait_at(run_context: RunContext, step: StepRule) -> None:
+    """Set what the run waits for, and until when, counted from `run.step_since`."""
+    run = run_context.run
+    if step.step.wait_until is not None:
+        zone = run_context.context.rules.shop.timezone
+        run.wait_until = next_matching_time(
+            step.step.wait_until, run.step_since, merged_profile(run_context.person).timezone or zone, zone
+        )
+    else:
+        run.wait_until = run.step_since + step.duration if step.duration or step.kind != "send" else 0
+    run.waiting_for = SEND if step.kind == "send" else step.description
+
+
+def next_step(run_context: RunContext, step: StepRule, just_entered: bool = False) -> int | None:
+    """Return the index of the next step (or END), or None while the run waits.
+
+    If the run has `just_entered` the step, the current event does not count.
+    """
+    person, run, event, now = run_context.person, run_context.run, run_context.event, run_context.context.now
+    if step.kind == "send":
+        return _next_after_send(run_context, step)
+    if step.kind == "coupon":  # only a timer or a shard message can bring codes, so events do not retry
+        return (
+            _coupon(run_context, step)
+            if isinstance(event, (TimerFired, ShardMessage)) and not _is_other_timer(run_context)
+            else None
+        )
+    if (
+        step.event
+        and not just_entered
+        and not isinstance(event, (TimerFired, ShardMessage))
+        and event.name == step.event
+        and step.matches(event)
+        and (not run_context.context.late or run_context.context.event_time >= run.step_since)
+    ):
+        return step.then
+    if step.when is not None and step.when.is_met(person, merged_profile(person), now):
+        return step.then
+    return step.else_ if now >= run.wait_until else None
+
+
+def _next_after_send(run_context: RunContext, step: StepRule) -> int | None:
+    run, event = run_context.run, run_context.event
+    if run.waiting_for == SENT:
+        return step.next
+    if run.waiting_for == SUPPRESSED or (run.wait_until and run_context.context.now >= run.wait_until):
+        return step.else_
+    if isinstance(event, ShardMessage) or _is_other_timer(run_context):
+        return None
+    return request_send(run_context, step)
+
+
+def _is_other_timer(run_context: RunContext) -> bool:
+    """Return whether the input is a timer of something other than this run."""
+    event = run_context.event
+    return (
+        isinstance(event, TimerFired)
+        and event.kind != "again"
+        and (event.kind != RUN_TIMER[:-1] or event.id != run_context.run_key)
+    )
+
+
+def wake_at(run_context: RunContext, step: StepRule) -> int:
+    """Return the next time (ms) at which the run can continue or exit without an event."""
+    person, run, now, rule = run_context.person, run_context.run, run_context.context.now, run_context.rule
+    at = run.wait_until or now + RETRY_INTERVAL
+    if step.kind == "send":
+        at = min(at, now + RETRY_INTERVAL)
+    for when in (rule.exit_when, step.when):
+        if when is not None and when.time_dependent:
+            change = when.next_change(person, merged_profile(person), now)
+            if change is not None and change < at:
+                at = change
+    return at
+
+
+MAX_STEPS_AT_ONCE = 100
+"""Maximum steps of one run, and maximum chained inputs, at one instant; more is an endless loop."""
+
+VERSION_EXPIRED = "this version is no longer kept"
+WORKFLOW_CHANGED = "the workflow was changed"
+STEP_REMOVED = "its step is not in the new version"
+ENDLESS_LOOP = "went in circles without waiting"
+TOO_MANY_RUNS = "too many workflows at once"
+DUPLICATE_RUN = "was in it already, under another id"
+EXITED = "they left the workflow"
+
+WAIT_KINDS = frozenset(("wait", "wait_until", "wait_for"))
+
+
+def step(person: Person, event: Input, context: StepContext) -> Sequence[Effect]:
+    """Advance the runs that this input affects, and start the workflows that it triggers.
 
     >>> import msgspec
     >>> from domain.event import Track
-    >>> from domain.playbook import Playbook
-    >>> from state.rules import compile_rules
-    >>> rest = {"name": "rest", "enters": {"event": "Quiz Finished"}, "steps": [{"wait": "1h"}, {"goal": "rested"}]}
-    >>> context = Context(0, compile_rules(msgspec.convert({"workflows": [rest]}, Playbook)))
+    >>> from domain.playbook.playbook import Playbook
+    >>> from state.playbook.compiled import compile_rules
+    >>> rest = {"name": "rest", "enter_on": {"event": "Quiz Finished"}, "steps": [{"wait": "1h"}, {"goal": "rested"}]}
+    >>> context = StepContext(0, compile_rules(msgspec.convert({"workflows": [rest]}, Playbook)))
     >>> ann, now = Person(id="a:ann"), 1_700_000_000_000
-    >>> context.begin("clicks-0-1", now, now)
-    >>> [one.what for one in step(ann, Track(event="Quiz Finished"), context)]
+    >>> context.start_input("clicks-0-1", now, now)
+    >>> [one.transition for one in step(ann, Track(event="Quiz Finished"), context)]
     ['entered', 'step']
     >>> [at - now for name, at in ann.timers.items() if name.startswith("workflow:")]
     [3600000]
     """
-    if not person.runs and not context.moves:
-        entering = context.rules.workflows.on_event
-        if not entering or isinstance(event, Letter) or event.name not in entering:
+    if not person.runs and not context.segment_changes:
+        entry_index = context.rules.workflows.on_event
+        if not entry_index or isinstance(event, ShardMessage) or event.name not in entry_index:
             return ()
-    if person.bot or person.alias_of:
+    if person.bot or person.merged_into:
         return ()
     effects: list[Effect] = []
     if person.runs:
-        if isinstance(event, Letter):
-            _joined(person, event, context, effects)
-        for name in _concerned(person, event, context):
-            walk = _walk(person, event, context, effects, name)
-            if walk is not None:
-                _look(walk)
+        if isinstance(event, ShardMessage):
+            _exit_duplicates(person, event, context, effects)
+        for name in _affected_runs(person, event, context):
+            run_context = _load_run(person, event, context, effects, name)
+            if run_context is not None:
+                _advance(run_context)
     if context.rules.workflows.live:
-        _enter(person, event, context, effects)
+        _enter_workflows(person, event, context, effects)
     return effects
 
 
-# -- those who are on their way --------------------------------------------------------------------------------
+# -- active runs -----------------------------------------------------------------------------------------------
 
 
-def _concerned(person: Person, event: Happening, context: Context) -> list[str]:
-    """The runs that this happening can matter to, the one that began first first: all, where anything can have changed;
-    else those that wait for this event, for time that has come, or for what has changed.
+def _affected_runs(person: Person, event: Input, context: StepContext) -> list[str]:
+    """Return the runs that this input can affect, oldest first.
+
+    If the changes are unknown, return all runs. Otherwise return the runs that wait for this event, for a due timer
+    or for a changed dependency.
     """
-    changed, flows, mine, timers = context.changed, context.rules.workflows, person.runs, person.timers
+    changed, workflows, runs, timers = context.changed_dependencies, context.rules.workflows, person.runs, person.timers
     if changed is None:
-        return runs.oldest(person, mine)
-    now, happened = context.now, "" if isinstance(event, (Due, Letter)) else event.name
+        return workflow_runs.oldest_first(person, runs)
+    now, event_name = context.now, "" if isinstance(event, (TimerFired, ShardMessage)) else event.name
     found = []
-    for name, run in mine.items():
-        rule = flows.versions.get((run.workflow, run.version))
+    for name, run in runs.items():
+        rule = workflows.versions.get((run.workflow, run.version))
         if rule is not None:
-            step = rule.steps[run.step]
-            if (step.needs.isdisjoint(changed)
-                    and not (happened and (step.sends or happened == step.event or happened in rule.leaves_on))
-                    and timers.get(TIMER + name, 0) > now):  # without a timer: it has just fired, or was set aside
+            step = rule.steps[run.step_index]
+            if (
+                step.depends_on.isdisjoint(changed)
+                and not (event_name and (step.sends or event_name == step.event or event_name in rule.exit_on))
+                and timers.get(RUN_TIMER + name, 0) > now
+            ):  # no timer: it has just fired or was removed
                 continue
         found.append(name)
-    return found if len(found) < 2 else runs.oldest(person, found)
+    return found if len(found) < 2 else workflow_runs.oldest_first(person, found)
 
 
-def _walk(person: Person, event: Happening, context: Context, effects: list[Effect], name: str) -> Walk | None:
-    """A run with the version it goes by; None when there is none any more, or the new one wants nobody of the old."""
-    run, flows = person.runs[name], context.rules.workflows
-    live = flows.live.get(run.workflow)
+def _load_run(
+    person: Person, event: Input, context: StepContext, effects: list[Effect], run_key: str
+) -> RunContext | None:
+    """Return a run with its workflow version, or None if the run exited or has already continued."""
+    run, workflows = person.runs[run_key], context.rules.workflows
+    live = workflows.live.get(run.workflow)
     if live is not None and live.version == run.version:
-        return Walk(person, event, context, effects, live, name, run)
-    began, newest = flows.versions.get((run.workflow, run.version)), flows.newest.get(run.workflow)
-    policy = newest.when_changed if newest is not None else "finish"
+        return RunContext(person, event, context, effects, live, run_key, run)
+    original, latest = workflows.versions.get((run.workflow, run.version)), workflows.latest.get(run.workflow)
+    policy = latest.when_changed if latest is not None else "finish"
     if policy == "move" and live is not None:
-        if run.at in live.at:
-            return _moved(Walk(person, event, context, effects, live, name, run))
-        reason = NO_STEP
-    elif policy == "leave":
-        reason = CHANGED
-    elif began is not None:
-        return Walk(person, event, context, effects, began, name, run)
+        if run.step_id in live.step_index:
+            return _migrate(RunContext(person, event, context, effects, live, run_key, run))
+        reason = STEP_REMOVED
+    elif policy == "exit":
+        reason = WORKFLOW_CHANGED
+    elif original is not None:
+        return RunContext(person, event, context, effects, original, run_key, run)
     else:
-        reason = GONE
-    _leave(Walk(person, event, context, effects, _known(context, run), name, run), reason)
+        reason = VERSION_EXPIRED
+    _exit_run(RunContext(person, event, context, effects, _version_or_empty(context, run), run_key, run), reason)
     return None
 
 
-def _known(context: Context, run: Run) -> WorkflowRule:
-    """The version of a run that is about to leave; where it is no longer kept, one with nothing in it."""
-    flows = context.rules.workflows
-    return flows.versions.get((run.workflow, run.version)) or WorkflowRule(
-        Workflow(run.workflow, (), (Step(exit=True),)), context.rules.shop)
+def _version_or_empty(context: StepContext, run: WorkflowRun) -> WorkflowRule:
+    """Return the version of a run that exits, or an empty workflow if the version is no longer kept."""
+    workflows = context.rules.workflows
+    return workflows.versions.get((run.workflow, run.version)) or WorkflowRule(
+        Workflow(run.workflow, (), (Step(exit=True),)), context.rules.shop
+    )
 
 
-def _moved(walk: Walk) -> Walk | None:
-    """At the step of the same name in the new version. If they wait there too, how long they have done so counts."""
-    run = walk.run
-    run.version, run.step = walk.rule.version, walk.rule.at[run.at]
-    walk.say("step", trigger="playbook")
-    step, waits = walk.rule.steps[run.step], run.waits
-    if step.kind in WAITING or (step.kind == "send" and waits in ASKED):
-        stand(walk, step)
-        run.waits = waits if step.kind == "send" else run.waits
-        return walk
-    if not _leaves(walk):
-        _follow(walk, run.step, walk.context.now)
+def _migrate(run_context: RunContext) -> RunContext | None:
+    """Move a run to the step with the same id in the new version; time already waited counts."""
+    run = run_context.run
+    run.version, run.step_index = run_context.rule.version, run_context.rule.step_index[run.step_id]
+    run_context.emit("step", trigger="playbook")
+    step, waits = run_context.rule.steps[run.step_index], run.waiting_for
+    if step.kind in WAIT_KINDS or (step.kind == "send" and waits in SEND_STATES):
+        wait_at(run_context, step)
+        run.waiting_for = waits if step.kind == "send" else run.waiting_for
+        return run_context
+    if not _exit_if_met(run_context):
+        _run_steps(run_context, run.step_index, run_context.context.now)
     return None
 
 
-def _look(walk: Walk) -> None:
-    """See whether this happening makes the run leave or go on."""
-    step = walk.rule.steps[walk.run.step]
-    if _leaves(walk):
+def _advance(run_context: RunContext) -> None:
+    """Exit or continue the run if this input allows it; otherwise reset its timer."""
+    step = run_context.rule.steps[run_context.run.step_index]
+    if _exit_if_met(run_context):
         return
-    place = over(walk, step)
-    if place is None:
-        _set_timer(walk, step)
-    elif walk.context.at_once() >= MOST_AT_ONCE:
-        _leave(walk, CIRCLE)
+    step_index = next_step(run_context, step)
+    if step_index is None:
+        _set_timer(run_context, step)
+    elif run_context.context.continuation_depth() >= MAX_STEPS_AT_ONCE:
+        _exit_run(run_context, ENDLESS_LOOP)
     else:
-        _follow(walk, place, walk.context.now)
+        _run_steps(run_context, step_index, run_context.context.now)
 
 
-def _leaves(walk: Walk) -> bool:
-    """Whether something made them leave; then they have left."""
-    rule, event, person, now = walk.rule, walk.event, walk.person, walk.context.now
-    if rule.leaves_on and not isinstance(event, (Due, Letter)) and event.name in rule.leaves_on:
-        _leave(walk, f'event "{event.name}"')
+def _exit_if_met(run_context: RunContext) -> bool:
+    """Exit the run if an exit condition is met; return whether it exited."""
+    rule, event, person, now = run_context.rule, run_context.event, run_context.person, run_context.context.now
+    if rule.exit_on and not isinstance(event, (TimerFired, ShardMessage)) and event.name in rule.exit_on:
+        _exit_run(run_context, f'event "{event.name}"')
         return True
-    if rule.leaves is not None:
-        facts = known(person)
-        if rule.leaves.holds(person, facts, now):
-            _leave(walk, "leaves", rule.leaves.explain(person, facts, now)[0])
+    if rule.exit_when is not None:
+        profile = merged_profile(person)
+        if rule.exit_when.is_met(person, profile, now):
+            _exit_run(run_context, "exit_when", rule.exit_when.explain(person, profile, now)[0])
             return True
     return False
 
 
-def _follow(walk: Walk, place: int, now: int) -> None:
-    """Take the steps from `place` on, up to one where they stay, or the end."""
-    rule, run, person = walk.rule, walk.run, walk.person
-    for _ in range(MOST_AT_ONCE):
-        if place == END:
-            _end(walk, "finished")
+def _run_steps(run_context: RunContext, step_index: int, now: int) -> None:
+    """Execute steps from `step_index` until the run waits or ends."""
+    rule, run, person = run_context.rule, run_context.run, run_context.person
+    for _ in range(MAX_STEPS_AT_ONCE):
+        if step_index == END:
+            _end_run(run_context, "finished")
             return
-        step = rule.steps[place]
-        run.step, run.at, run.since, run.until, run.waits = place, step.id, now, 0, ""
+        step = rule.steps[step_index]
+        run.step_index, run.step_id, run.step_since, run.wait_until, run.waiting_for = step_index, step.id, now, 0, ""
         run.steps_taken += 1
-        if rule.leaves is not None and rule.leaves.holds(person, known(person), now):
-            _leave(walk, "leaves", rule.leaves.explain(person, known(person), now)[0])
+        if rule.exit_when is not None and rule.exit_when.is_met(person, merged_profile(person), now):
+            _exit_run(run_context, "exit_when", rule.exit_when.explain(person, merged_profile(person), now)[0])
             return
-        onward = arrive(walk, step)
-        if onward is None:
-            walk.say("step")
-            _set_timer(walk, step)
+        next_index = enter_step(run_context, step)
+        if next_index is None:
+            run_context.emit("step")
+            _set_timer(run_context, step)
             return
-        place = onward
-    _leave(walk, CIRCLE)
+        step_index = next_index
+    _exit_run(run_context, ENDLESS_LOOP)
 
 
-def _set_timer(walk: Walk, step: StepRule) -> None:
-    walk.person.timers[TIMER + walk.name] = due(walk, step)
+def _set_timer(run_context: RunContext, step: StepRule) -> None:
+    run_context.person.timers[RUN_TIMER + run_context.run_key] = wake_at(run_context, step)
 
 
-# -- leaving ---------------------------------------------------------------------------------------------------
+# -- exiting ---------------------------------------------------------------------------------------------------
 
 
-def _leave(walk: Walk, reason: str, held: tuple[str, ...] = ()) -> None:
-    """Leave before the end; what was sent and not yet shown is taken back."""
-    _take_back(walk)
-    _end(walk, "left", reason, held)
+def _exit_run(run_context: RunContext, reason: str, passed: tuple[str, ...] = ()) -> None:
+    """Exit the run before its last step, and cancel its pending sends."""
+    _cancel_pending(run_context)
+    _end_run(run_context, "exited", reason, passed)
 
 
-def _end(walk: Walk, what: str, reason: str = "", held: tuple[str, ...] = ()) -> None:
-    runs.end(walk.person, walk.name, walk.context.now)
-    walk.say(what, reason, held=held)
+def _end_run(run_context: RunContext, transition: str, reason: str = "", passed: tuple[str, ...] = ()) -> None:
+    workflow_runs.end_run(run_context.person, run_context.run_key, run_context.context.now)
+    run_context.emit(transition, reason, passed=passed)
 
 
-def _take_back(walk: Walk) -> None:
-    """What this run said, and nobody has seen yet, is not to be said any more: in the browser, or by its channel."""
-    person, context = walk.person, walk.context
-    for one in [one for one in person.reserved if one.run == walk.name]:
-        written = feedback.find(person, one.action_id)
-        if written is not None:
-            walk.effects.append(feedback.withdraw(person, written, LEFT, context))
+def _cancel_pending(run_context: RunContext) -> None:
+    """Cancel the sends of this run that were not shown yet, and withdraw its pending messages."""
+    person, context = run_context.person, run_context.context
+    for one in [one for one in person.pending_sends if one.run_id == run_context.run_key]:
+        message = messages.find_message(person, one.action_id)
+        if message is not None:
+            run_context.effects.append(messages.withdraw(person, message, EXITED, context))
             continue
-        released(person, one.action_id)
-        walk.effects.append(Disarm(
-            id=context.id(NAME), at=context.now, person=person.id, anonymous_id=one.anonymous_id,
-            campaign=one.campaign, because=Because(trigger=occasion_of(walk.event), reason=LEFT,
-                                                   playbook=context.rules.short, workflow=walk.run.workflow)))
-        remember(person, one.campaign, context.now, "disarm", LEFT, action_id=one.action_id)
+        release(person, one.action_id)
+        run_context.effects.append(
+            Cancel(
+                id=context.next_effect_id(STEP_NAME),
+                at=context.now,
+                person=person.id,
+                anonymous_id=one.anonymous_id,
+                campaign=one.campaign,
+                because=Explanation(
+                    trigger=trigger_name(run_context.event),
+                    reason=EXITED,
+                    playbook=context.rules.short_hash,
+                    workflow=run_context.run.workflow,
+                ),
+            )
+        )
+        record_decision(person, one.campaign, context.now, "cancel", EXITED, action_id=one.action_id)
 
 
-# -- entering --------------------------------------------------------------------------------------------------
+# -- starting runs ---------------------------------------------------------------------------------------------
 
 
-def _enter(person: Person, event: Happening, context: Context, effects: list[Effect]) -> None:
-    """Begin the workflows whose occasion this is. Each begins at most once in one happening.
+def _enter_workflows(person: Person, event: Input, context: StepContext, effects: list[Effect]) -> None:
+    """Start the workflows that this input triggers, each at most once per input.
 
-    That the playbook has changed is an occasion for nothing: nobody did anything. Nor is what is late: the moves that
-    are left then are those of steps, which are taken now.
+    Playbook changes and late events trigger nothing. After a late event, `context.segment_changes` has only the changes
+    that workflow steps made.
     """
-    flows, begun = context.rules.workflows, set[str]()
-    if isinstance(event, Due) and event.kind == "playbook":
+    workflows, started = context.rules.workflows, set[str]()
+    if isinstance(event, TimerFired) and event.kind == "playbook":
         return
-    if not isinstance(event, (Due, Letter)) and not context.late:
-        entering = flows.on_event.get(event.name)
-        if entering is not None:
-            entries = entering.entries
-            for n in entering.find(event, person, known(person)):
-                _begin(person, event, context, effects, entries[n], begun)
-                if begun:  # what its first steps have changed may make more of them hold
-                    for entry in entries[n + 1:]:
-                        _begin(person, event, context, effects, entry, begun)
+    if not isinstance(event, (TimerFired, ShardMessage)) and not context.late:
+        entry_index = workflows.on_event.get(event.name)
+        if entry_index is not None:
+            entries = entry_index.entries
+            for n in entry_index.candidates(event, person, merged_profile(person)):
+                _start_run(person, event, context, effects, entries[n], started)
+                if started:  # its first steps may have made more entry conditions true
+                    for entry in entries[n + 1 :]:
+                        _start_run(person, event, context, effects, entry, started)
                     break
-    for move in context.moves:  # it grows while steps tag people
-        for entry in (flows.on_segment if move.entered else flows.on_left).get(move.segment, ()):
-            _begin(person, event, context, effects, entry, begun)
+    for change in context.segment_changes:  # the list grows while steps add people to segments
+        for entry in (workflows.on_segment if change.entered else workflows.on_left).get(change.segment, ()):
+            _start_run(person, event, context, effects, entry, started)
 
 
-def _begin(person: Person, event: Happening, context: Context, effects: list[Effect], entry: Entry,
-           begun: set[str]) -> None:
-    rule, occasion, now = entry.rule, entry.occasion, context.now
-    if rule.name in begun or not runs.may_enter(person, rule, now) or context.at_once() >= MOST_AT_ONCE:
+def _start_run(
+    person: Person, event: Input, context: StepContext, effects: list[Effect], entry: WorkflowEntry, started: set[str]
+) -> None:
+    rule, trigger, now = entry.rule, entry.trigger, context.now
+    if (
+        rule.name in started
+        or not workflow_runs.may_enter(person, rule, now)
+        or context.continuation_depth() >= MAX_STEPS_AT_ONCE
+    ):
         return
-    facts = known(person)
-    if not occasion.comes(person, facts, event, context.moves, now):
+    profile = merged_profile(person)
+    if not trigger.fires(person, profile, event, context.segment_changes, now):
         return
-    if rule.leaves is not None and rule.leaves.holds(person, facts, now):
+    if rule.exit_when is not None and rule.exit_when.is_met(person, profile, now):
         return
-    begun.add(rule.name)
+    started.add(rule.name)
     if len(person.runs) >= MAX_RUNS:
-        _crowded(person, event, context, effects)
-    name = runs.run_id(rule.name, context.origin)
-    run = person.runs[name] = Run(rule.name, rule.version, now, origin=occasion.words)
-    walk = Walk(person, event, context, effects, rule, name, run)
-    walk.say("entered", held=occasion.why(person, facts, now))
-    _follow(walk, 0, now)
+        _evict_oldest_run(person, event, context, effects)
+    name = workflow_runs.run_id(rule.name, context.input_id)
+    run = person.runs[name] = WorkflowRun(rule.name, rule.version, now, trigger=trigger.description)
+    run_context = RunContext(person, event, context, effects, rule, name, run)
+    run_context.emit("entered", passed=trigger.explain(person, profile, now))
+    _run_steps(run_context, 0, now)
 
 
-def _crowded(person: Person, event: Happening, context: Context, effects: list[Effect]) -> None:
-    """One run more than are kept: the one that began first gives way."""
-    name = runs.oldest(person, person.runs)[0]
+def _evict_oldest_run(person: Person, event: Input, context: StepContext, effects: list[Effect]) -> None:
+    """Exit the oldest run to make room for another."""
+    name = workflow_runs.oldest_first(person, person.runs)[0]
     run = person.runs[name]
-    _leave(Walk(person, event, context, effects, _known(context, run), name, run), CROWDED)
+    _exit_run(RunContext(person, event, context, effects, _version_or_empty(context, run), name, run), TOO_MANY_RUNS)
 
 
-def _joined(person: Person, event: Happening, context: Context, effects: list[Effect]) -> None:
-    """After a login: nobody is in a workflow more often than it allows because they had two ids."""
-    newest = context.rules.workflows.newest
+def _exit_duplicates(person: Person, event: Input, context: StepContext, effects: list[Effect]) -> None:
+    """Exit the runs that exceed a workflow's allowance after a merge, and those above `MAX_RUNS`."""
+    latest = context.rules.workflows.latest
     for workflow in sorted({run.workflow for run in person.runs.values()}):
-        rule = newest.get(workflow)
-        for name in runs.too_many(person, rule) if rule is not None else ():
+        rule = latest.get(workflow)
+        for name in workflow_runs.excess_runs(person, rule) if rule is not None else ():
             run = person.runs[name]
-            _leave(Walk(person, event, context, effects, _known(context, run), name, run), JOINED)
+            _exit_run(
+                RunContext(person, event, context, effects, _version_or_empty(context, run), name, run), DUPLICATE_RUN
+            )
     while len(person.runs) > MAX_RUNS:
-        _crowded(person, event, context, effects)
+        _evict_oldest_run(person, event, context, effects)

@@ -1,25 +1,24 @@
-"""learn: labelled examples become a model, one at a time.
+"""learn: train the purchase model online, one labelled session at a time.
 
     outcome ──▶ predict, measure ──▶ learn: StandardScaler | LogisticRegression ──▶ Model (plain numbers)
-                          └──▶ ADWIN: has the world changed?
+                          └──▶ ADWIN: concept drift?
 
-**The model** is the base rate, moved by what the features say:
-sigmoid(logit(base rate) + bias + sum weight * scaled feature). The base rate is followed directly (the share of orders
-among the last 1,000 visits, about), so the learner need not spend its first thousand examples on finding out that most
-visits end without an order; the bias is learned, because the average of what is spread around the base rate is not the
-base rate. Scales are never below 0.25: the first of a rare kind would otherwise look enormous, and throw the weights.
+**Model:** sigmoid(logit(base rate) + bias + sum weight * scaled feature). The base rate is an exponential moving
+average (about the last 1,000 sessions), so the first examples are not spent on learning that most sessions end without
+an order. The bias is learned, because the mean prediction differs from the base rate. Scales are at least 0.25;
+otherwise the first value of a rare feature gets an extreme scaled value and distorts the weights.
 
-**Quality is progressive**: each example is predicted first, measured, and then learned from. It is compared with the
-base rate as the same learner follows it when it is told no features. (A visit that ends in an order is known at once,
-one without 30 minutes later; so after a start the first labels are all orders. Beside a plain average of the past any
-model would shine then, without knowing anything about anybody.)
+**Quality is progressive validation:** each example is predicted and measured before the model learns from it. The
+baseline is the base rate as the same learner tracks it without features. A plain average of the past is too weak a
+baseline: an order is labelled at once, a session without an order after 30 minutes, so the first labels after a start
+are all orders.
 
-**When the world changes** (ADWIN rings on the log loss, and it rose) the learning rate is five times as high for the
-next 300 examples, and the base rate is followed ten times as fast. Measured on streams whose signal turns around: where
-it rings, that wins back most of what is lost in the 1,000 examples after the turn, and it costs nothing where nothing
-changes. What is known of the scales stays. A loss that falls is no drift.
+**Drift:** when ADWIN detects a rise of the log loss, the learning rate is five times as high for the next 300 examples,
+and the base rate moves ten times as fast. On streams whose signal reverses, a detected drift recovers most of the loss
+of the 1,000 examples after the reversal; streams without drift lose nothing. The scales are kept. A falling log loss is
+not drift.
 
-Everything is plain numbers: `plain()` and `Learner(plain)` go there and back without losing a bit.
+`Learner.to_dict()` returns the state as plain numbers; `Learner(data)` restores it exactly.
 """
 
 from collections.abc import Hashable
@@ -31,207 +30,236 @@ import msgspec
 from river import drift, linear_model, optim, preprocessing
 from river.utils import VectorDict
 
-from domain.model import Model, Quality
-from domain.outcome import Outcome
-from state.features import NAMES
+from domain.action import Outcome
+from domain.model import Model, ModelQuality
+from state.profile.session import FEATURE_NAMES
 
-RATE, DECAY = 0.01, 0.001
-"""Learning rate and L2 of the logistic regression: chosen on three real hours and on streams with a planted signal."""
+LEARNING_RATE, L2_PENALTY = 0.01, 0.001
+"""Of the logistic regression: chosen on three hours of real data and on streams with a synthetic signal."""
 
-FOLLOW, FOLLOW_FAST = 1 / 1_000, 1 / 100
-"""How fast the base rate follows, in normal times and after a drift."""
+BASE_RATE_STEP, BASE_RATE_STEP_AFTER_DRIFT = 1 / 1_000, 1 / 100
+"""Step of the moving average of the base rate, normally and after a drift."""
 
-LEAST_BASE = 1e-4
-BOOST, BOOST_FOR = 5.0, 300
-FLOOR = 0.25
-WATCH = 1_000
-"""Losses that ADWIN is fed with again when it is rebuilt; twice as many are kept at most."""
+MIN_BASE_RATE = 1e-4
+DRIFT_BOOST, DRIFT_BOOST_EXAMPLES = 5.0, 300
+MIN_SCALE = 0.25
+DRIFT_WINDOW = 1_000
+"""Losses from which ADWIN is rebuilt; at most twice as many are kept."""
 
-MOST_LOSS = 4.0
-RECENT = 20_000
-"""Ids of the latest outcomes, so that a repeat in the log is not learned twice."""
+MAX_LOSS = 4.0
+MAX_RECENT_IDS = 20_000
+"""Ids of the latest outcomes that are kept, so that a duplicate in the log is not learned twice."""
 
-BINS, SPREAD = 240, 6.0
-"""The ROC AUC is counted in bins over the log odds that the features add, between -6 and 6."""
+AUC_BINS, AUC_RANGE = 240, 6.0
+"""Bins of the ROC AUC, over the log odds that the features add, from -6 to 6."""
 
 
-class Plain(TypedDict):
-    """A learner as plain numbers."""
+class LearnerState(TypedDict):
+    """The state of a learner as plain numbers."""
 
     v: int
     counts: dict[str, int]
     means: dict[str, float]
     vars: dict[str, float]
     weights: dict[str, float]
-    base: float
+    base_rate: float
     bias: float
-    base_bias: float
+    baseline_bias: float
     examples: int
     positives: int
     loss: float
-    base_loss: float
-    hits: list[int]
-    misses: list[int]
+    baseline_loss: float
+    positive_bins: list[int]
+    negative_bins: list[int]
     drifts: int
-    boost: int
-    losses: list[float]
-    recent: bytes
-    repeated: int
+    boost_left: int
+    recent_losses: list[float]
+    recent_ids: bytes
+    duplicates: int
 
 
 class Scaler(preprocessing.StandardScaler):
-    """River's scaler, with scales that are never below FLOOR."""
+    """River's `StandardScaler` with scales of at least `MIN_SCALE`."""
 
     def transform_one(self, x: dict[Hashable, Any]) -> dict[Hashable, Any]:
         means, scales = self.means, self.vars
-        return {name: (value - means[name]) / max(scales[name] ** 0.5, FLOOR) for name, value in x.items()}
+        return {name: (value - means[name]) / max(scales[name] ** 0.5, MIN_SCALE) for name, value in x.items()}
 
 
 class Learner:
-    """A logistic model that learns one outcome at a time."""
+    """An online logistic regression over session outcomes."""
 
-    def __init__(self, plain: Plain | None = None) -> None:
+    def __init__(self, data: LearnerState | None = None) -> None:
         self.scaler = Scaler()
-        self.optimizer = optim.SGD(RATE)
-        self.regression = linear_model.LogisticRegression(self.optimizer, l2=DECAY, intercept_lr=RATE)
+        self.optimizer = optim.SGD(LEARNING_RATE)
+        self.regression = linear_model.LogisticRegression(self.optimizer, l2=L2_PENALTY, intercept_lr=LEARNING_RATE)
         self.pipeline = self.scaler | self.regression
-        self.base = 0.5
-        self.bias = self._base_bias = 0.0
-        self.examples = self.positives = self.drifts = self.repeated = 0
-        self._loss = self._base_loss = 0.0
-        self._hits, self._misses = [0] * BINS, [0] * BINS
-        self._boost = 0
-        self._losses: list[float] = []
-        self._recent: dict[bytes, None] = {}
-        if plain is not None:
-            self._restore(plain)
-        self._watch = _adwin(self._losses)
+        self.base_rate = 0.5
+        self.bias = self._baseline_bias = 0.0
+        self.examples = self.positives = self.drifts = self.duplicates = 0
+        self._loss = self._baseline_loss = 0.0
+        self._positive_bins, self._negative_bins = [0] * AUC_BINS, [0] * AUC_BINS
+        self._boost_left = 0
+        self._recent_losses: list[float] = []
+        self._recent_ids: dict[bytes, None] = {}
+        if data is not None:
+            self._restore(data)
+        self._drift_detector = _new_drift_detector(self._recent_losses)
 
     def learn(self, outcome: Outcome) -> bool:
-        """Predict, measure, learn. False, and nothing happens, for an outcome that was learned before."""
-        mark = blake2b(outcome.id.encode(), digest_size=8).digest()
-        if mark in self._recent:
-            self.repeated += 1
+        """Predict, measure and learn one outcome; return False for a duplicate."""
+        digest = blake2b(outcome.id.encode(), digest_size=8).digest()
+        if digest in self._recent_ids:
+            self.duplicates += 1
             return False
-        self._recent[mark] = None
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
+        self._recent_ids[digest] = None
+        if len(self._recent_ids) > MAX_RECENT_IDS:
+            del self._recent_ids[next(iter(self._recent_ids))]
         get = outcome.features.get
-        x = {name: value if isfinite(value := get(name, 0.0)) else 0.0 for name in NAMES}
-        offset = _logit(self.base)
+        x = {name: value if isfinite(value := get(name, 0.0)) else 0.0 for name in FEATURE_NAMES}
+        offset = _logit(self.base_rate)
         self.regression.intercept = offset + self.bias
         p = min(max(float(self.pipeline.predict_proba_one(x)[True]), 1e-9), 1 - 1e-9)
         self._measure(p, offset, outcome.label)
-        self.optimizer.lr = optim.schedulers.Constant(RATE * BOOST if self._boost else RATE)
+        self.optimizer.lr = optim.schedulers.Constant(
+            LEARNING_RATE * DRIFT_BOOST if self._boost_left else LEARNING_RATE
+        )
         self.pipeline.learn_one(x, outcome.label)
         self.bias = float(self.regression.intercept) - offset
-        follow = FOLLOW_FAST if self._boost else FOLLOW
-        self.base += max(follow, 1 / (self.examples + 2)) * (outcome.label - self.base)
-        self.base = min(max(self.base, LEAST_BASE), 1 - LEAST_BASE)
+        step = BASE_RATE_STEP_AFTER_DRIFT if self._boost_left else BASE_RATE_STEP
+        self.base_rate += max(step, 1 / (self.examples + 2)) * (outcome.label - self.base_rate)
+        self.base_rate = min(max(self.base_rate, MIN_BASE_RATE), 1 - MIN_BASE_RATE)
         self.examples += 1
         self.positives += outcome.label
-        self._boost = max(0, self._boost - 1)
+        self._boost_left = max(0, self._boost_left - 1)
         return True
 
-    def model(self, version: int, at: int) -> Model:
-        """What was learned, as it travels; `at` is when it is published (ms)."""
+    def to_model(self, version: int, at: int) -> Model:
+        """Return the model to publish at time `at` (ms)."""
         weights = {name: float(weight) for name, weight in sorted(self.regression.weights.items())}
         means = {name: float(self.scaler.means[name]) for name in weights}
-        scales = {name: max(float(self.scaler.vars[name]) ** 0.5, FLOOR) for name in weights}
-        intercept = _logit(self.base) + self.bias
+        scales = {name: max(float(self.scaler.vars[name]) ** 0.5, MIN_SCALE) for name in weights}
+        intercept = _logit(self.base_rate) + self.bias
         numbers = msgspec.json.encode([weights, means, scales, intercept])
         return Model(
-            kind="propensity", version=version, hash=blake2b(numbers, digest_size=8).hexdigest(), weights=weights,
-            means=means, scales=scales, intercept=intercept, quality=self.quality(), at=at)
+            kind="propensity",
+            version=version,
+            hash=blake2b(numbers, digest_size=8).hexdigest(),
+            weights=weights,
+            means=means,
+            scales=scales,
+            intercept=intercept,
+            quality=self.quality(),
+            at=at,
+        )
 
-    def quality(self) -> Quality:
-        """How good it is so far."""
+    def quality(self) -> ModelQuality:
+        """Return the quality over all examples so far."""
         n = max(1, self.examples)
-        return Quality(
-            examples=self.examples, positives=self.positives, log_loss=self._loss / n,
-            base_log_loss=self._base_loss / n, roc_auc=_auc(self._hits, self._misses), drifts=self.drifts,
-            base_rate=self._base_rate() if self.examples else 0.0)
+        return ModelQuality(
+            examples=self.examples,
+            positives=self.positives,
+            log_loss=self._loss / n,
+            base_log_loss=self._baseline_loss / n,
+            roc_auc=_auc(self._positive_bins, self._negative_bins),
+            drifts=self.drifts,
+            base_rate=self._baseline_rate() if self.examples else 0.0,
+        )
 
-    def plain(self) -> Plain:
-        """All of it as plain numbers."""
-        return Plain(
-            v=1, counts=dict(self.scaler.counts), means=dict(self.scaler.means), vars=dict(self.scaler.vars),
-            weights=dict(self.regression.weights), base=self.base, bias=self.bias, base_bias=self._base_bias,
-            examples=self.examples, positives=self.positives,
-            loss=self._loss, base_loss=self._base_loss, hits=[*self._hits], misses=[*self._misses],
-            drifts=self.drifts, boost=self._boost, losses=[*self._losses], recent=b"".join(self._recent),
-            repeated=self.repeated)
+    def to_dict(self) -> LearnerState:
+        """Return the state as plain numbers."""
+        return LearnerState(
+            v=2,
+            counts=dict(self.scaler.counts),
+            means=dict(self.scaler.means),
+            vars=dict(self.scaler.vars),
+            weights=dict(self.regression.weights),
+            base_rate=self.base_rate,
+            bias=self.bias,
+            baseline_bias=self._baseline_bias,
+            examples=self.examples,
+            positives=self.positives,
+            loss=self._loss,
+            baseline_loss=self._baseline_loss,
+            positive_bins=[*self._positive_bins],
+            negative_bins=[*self._negative_bins],
+            drifts=self.drifts,
+            boost_left=self._boost_left,
+            recent_losses=[*self._recent_losses],
+            recent_ids=b"".join(self._recent_ids),
+            duplicates=self.duplicates,
+        )
 
-    def _restore(self, plain: Plain) -> None:
-        if plain["v"] != 1:
-            raise ValueError(f"a learner of version {plain['v']}, but this program reads version 1")
-        self.scaler.counts.update(plain["counts"])
-        self.scaler.means.update(plain["means"])
-        self.scaler.vars.update(plain["vars"])
-        self.regression._weights = VectorDict(plain["weights"])  # River has no other door for them
-        self.optimizer.n_iterations = plain["examples"]
-        self.base, self.bias, self._base_bias = plain["base"], plain["bias"], plain["base_bias"]
-        self.examples, self.positives = plain["examples"], plain["positives"]
-        self._loss, self._base_loss = plain["loss"], plain["base_loss"]
-        self._hits, self._misses = list(plain["hits"]), list(plain["misses"])
-        self.drifts, self._boost, self.repeated = plain["drifts"], plain["boost"], plain["repeated"]
-        self._losses = list(plain["losses"])
-        recent = plain["recent"]
-        self._recent = {recent[at:at + 8]: None for at in range(0, len(recent), 8)}
+    def _restore(self, data: LearnerState) -> None:
+        if data["v"] != 2:
+            raise ValueError(f"unsupported learner state version {data['v']}: expected version 2")
+        self.scaler.counts.update(data["counts"])
+        self.scaler.means.update(data["means"])
+        self.scaler.vars.update(data["vars"])
+        self.regression._weights = VectorDict(data["weights"])  # River has no public setter
+        self.optimizer.n_iterations = data["examples"]
+        self.base_rate, self.bias, self._baseline_bias = data["base_rate"], data["bias"], data["baseline_bias"]
+        self.examples, self.positives = data["examples"], data["positives"]
+        self._loss, self._baseline_loss = data["loss"], data["baseline_loss"]
+        self._positive_bins, self._negative_bins = list(data["positive_bins"]), list(data["negative_bins"])
+        self.drifts, self._boost_left, self.duplicates = data["drifts"], data["boost_left"], data["duplicates"]
+        self._recent_losses = list(data["recent_losses"])
+        recent = data["recent_ids"]
+        self._recent_ids = {recent[at : at + 8]: None for at in range(0, len(recent), 8)}
 
     def _measure(self, p: float, offset: float, label: bool) -> None:
         loss = -log(p if label else 1 - p)
         self._loss += loss
-        base = self._base_rate()
-        self._base_loss -= log(base if label else 1 - base)
-        self._base_bias -= RATE * (base - label)
+        base = self._baseline_rate()
+        self._baseline_loss -= log(base if label else 1 - base)
+        self._baseline_bias -= LEARNING_RATE * (base - label)
         added = log(p / (1 - p)) - offset - self.bias
-        place = int((min(max(added, -SPREAD), SPREAD) + SPREAD) * BINS / (2 * SPREAD))
-        (self._hits if label else self._misses)[min(place, BINS - 1)] += 1
-        self._watch_over(min(loss, MOST_LOSS) / MOST_LOSS)
+        bin_index = int((min(max(added, -AUC_RANGE), AUC_RANGE) + AUC_RANGE) * AUC_BINS / (2 * AUC_RANGE))
+        (self._positive_bins if label else self._negative_bins)[min(bin_index, AUC_BINS - 1)] += 1
+        self._update_drift(min(loss, MAX_LOSS) / MAX_LOSS)
 
-    def _base_rate(self) -> float:
-        """The base rate as it is followed without features."""
-        return 1 / (1 + exp(-_logit(self.base) - self._base_bias))
+    def _baseline_rate(self) -> float:
+        """Return the base rate as the learner tracks it without features."""
+        return 1 / (1 + exp(-_logit(self.base_rate) - self._baseline_bias))
 
-    def _watch_over(self, loss: float) -> None:
-        """Feed ADWIN. It is rebuilt from the losses kept, so that it is the same after a restart."""
-        losses = self._losses
+    def _update_drift(self, loss: float) -> None:
+        """Update ADWIN; it is rebuilt from the kept losses, so a restart gives the same state."""
+        losses = self._recent_losses
         losses.append(loss)
-        self._watch.update(loss)
-        if self._watch.drift_detected:
-            if self._watch.estimation > sum(losses) / len(losses):
+        self._drift_detector.update(loss)
+        if self._drift_detector.drift_detected:
+            if self._drift_detector.estimation > sum(losses) / len(losses):
                 self.drifts += 1
-                self._boost = BOOST_FOR
+                self._boost_left = DRIFT_BOOST_EXAMPLES
             losses.clear()
-            self._watch = _adwin(losses)
-        elif len(losses) >= 2 * WATCH:
-            del losses[:-WATCH]
-            self._watch = _adwin(losses)
+            self._drift_detector = _new_drift_detector(losses)
+        elif len(losses) >= 2 * DRIFT_WINDOW:
+            del losses[:-DRIFT_WINDOW]
+            self._drift_detector = _new_drift_detector(losses)
 
 
-def _adwin(losses: list[float]) -> Any:
-    watch = drift.ADWIN()
+def _new_drift_detector(losses: list[float]) -> Any:
+    detector = drift.ADWIN()
     for loss in losses:
-        watch.update(loss)
-    return watch
+        detector.update(loss)
+    return detector
 
 
 def _logit(p: float) -> float:
     return log(p / (1 - p))
 
 
-def _auc(hits: list[int], misses: list[int]) -> float:
-    """The probability that an order ranks above a visit without one; within a bin they tie.
+def _auc(positive_bins: list[int], negative_bins: list[int]) -> float:
+    """Return the probability that a session with an order ranks above one without; ties within a bin count half.
 
     >>> _auc([0, 3], [3, 0]), _auc([2, 2], [5, 5]), _auc([1], [0])
     (1.0, 0.5, 0.5)
     """
-    pairs = sum(hits) * sum(misses)
+    pairs = sum(positive_bins) * sum(negative_bins)
     if not pairs:
         return 0.5
     below, won = 0, 0.0
-    for hit, miss in zip(hits, misses, strict=True):
+    for hit, miss in zip(positive_bins, negative_bins, strict=True):
         won += hit * (below + miss / 2)
         below += miss
     return won / pairs

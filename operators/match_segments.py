@@ -1,135 +1,150 @@
-"""match_segments: where what is now known puts a person; who enters and who leaves, and at which moment.
+"""match_segments: update memberships and emit segment changes at the exact time.
 
-    RFM cell (state/customers.py) ──▶ static segments, stages of the funnel and dynamic segments, each behind those it
-                                     refers to
+Only segments that the input can change are evaluated. The timers `segment:<name>`, `untag:<name>` and `rfm:` fire when
+time alone changes a membership; all changes due at one instant are evaluated together. The RFM cell comes first, then
+static segments, funnel stages and dynamic segments, each after the segments it refers to.
 
-Only the segments are looked at that this happening can change. What becomes true or false by the mere passing of time
-does so at that very moment, by the timers `segment:<name>`, `untag:<name>` and `rfm:`. Whatever is due at one moment is
-looked at together when the first of these timers fires: nobody is seen between two stages.
-
-A late event moves people like any other, since where they belong now is true now; but its moves begin nothing.
+A late event changes memberships, but its changes do not trigger campaigns or workflows.
 """
 
 from collections.abc import Sequence
 
-from domain.action import Because, Move
-from domain.condition import BANDS
-from domain.effect import Effect
-from domain.letter import Letter
-from state import tags
-from state.changes import changes
-from state.context import Context, Due, Happening, occasion_of
-from state.customers import is_standing, stand, tell
-from state.person import Facts, Person
-from state.rules import SegmentRule
-from state.view import known
+from domain.action import Effect, Explanation, SegmentChange, ShardMessage
+from domain.playbook.condition import SCORE_BANDS
+from state.context import Input, StepContext, TimerFired, trigger_name
+from state.membership import static_segments
+from state.membership.changes import changed_dependencies
+from state.membership.rfm import in_rfm_segment, publish_change, update_rfm
+from state.person.model import Person, ProfileFragment
+from state.playbook.compiled import SegmentRule
+from state.profile.profile import merged_profile
 
-_TIMERS = ("segment", "untag")
-_NO_EVENT = (Due, Letter)
-_QUIET = ("playbook", "warmed")
-"""Happenings by which the playbook has changed and not the person."""
+_SEGMENT_TIMERS = ("segment", "untag")
+_NON_EVENTS = (TimerFired, ShardMessage)
+_PLAYBOOK_INPUTS = ("playbook", "backfill")
+"""Inputs by which the playbook changes and not the person."""
 
 
-def step(person: Person, event: Happening, context: Context) -> Sequence[Effect]:
-    """Update `person.segments`; every move is an effect, and stands in `context.moves` for the steps behind.
+def step(person: Person, event: Input, context: StepContext) -> Sequence[Effect]:
+    """Update `person.segments`; return the changes, also in `context.segment_changes` for later operators.
 
-    >>> from domain.condition import Condition, InSession
+    >>> from domain.playbook.condition import Condition, InSession
     >>> from domain.event import Page
-    >>> from domain.playbook import Playbook
-    >>> from domain.segment import Segment
-    >>> from state.person import Session
-    >>> from state.rules import compile_rules
+    >>> from domain.playbook.playbook import Playbook
+    >>> from domain.playbook.segment import Segment
+    >>> from state.person.model import Session
+    >>> from state.playbook.compiled import compile_rules
     >>> engaged = Segment("engaged", Condition(session=InSession(pages_at_least=3)))
     >>> person = Person(id="a:x", session=Session("s", 0, 0, pages=3))
-    >>> context = Context(0, compile_rules(Playbook(segments=(engaged,))))
+    >>> context = StepContext(0, compile_rules(Playbook(segments=(engaged,))))
     >>> [(move.segment, move.entered) for move in step(person, Page(), context)]
     [('engaged', True)]
     """
     rules = context.rules
-    if person.bot or person.alias_of:
-        return tell(person, None, context) if person.counted is not None else ()
-    facts = known(person)
-    context.changed = changed = changes(person, facts, event)
-    fresh = person.rules != rules.short
+    if person.bot or person.merged_into:
+        return publish_change(person, None, context) if person.population_snapshot is not None else ()
+    profile = merged_profile(person)
+    context.changed_dependencies = changed = changed_dependencies(person, profile, event)
+    new_playbook = person.playbook_hash != rules.short_hash
     effects: list[Effect] = []
-    if (rules.rfm is not None or fresh) and (facts.order_count or person.rfm) and (
-            changed is None or fresh or "orders" in changed or isinstance(event, Due)
-            or person.__dict__.get("cuts") is not context.quintiles):
+    if (
+        (rules.rfm_thresholds is not None or new_playbook)
+        and (profile.order_count or person.rfm)
+        and (
+            changed is None
+            or new_playbook
+            or "orders" in changed
+            or isinstance(event, TimerFired)
+            or person.__dict__.get("rfm_model") is not context.quintiles
+        )
+    ):
         before = person.rfm
-        effects += stand(person, facts, event, context)
+        effects += update_rfm(person, profile, event, context)
         if changed is not None and person.rfm != before:
             changed.append("rfm")
-    if fresh:
-        person.rules = rules.short
-        context.changed = changed = None
-        _drop_removed(person, context, effects)
-    moves = context.moves
-    if moves and changed is not None:
-        changed += [f"segment:{move.segment}" for move in moves]
+    if new_playbook:
+        person.playbook_hash = rules.short_hash
+        context.changed_dependencies = changed = None
+        _exit_removed(person, context, effects)
+    segment_changes = context.segment_changes
+    if segment_changes and changed is not None:
+        changed += [f"segment:{segment_change.segment}" for segment_change in segment_changes]
     index = rules.segment_index
-    todo, quiet = index.concerned(changed, person, facts), False
-    if isinstance(event, _NO_EVENT):
-        quiet = event.kind in _QUIET
-        if isinstance(event, Due):
-            todo |= _due(person, event, context)
-    if person.tags and (fresh or isinstance(event, Letter)):
-        tags.settle(person, context)
-    if todo:
-        began, now, mine, timers, masks = len(moves), context.now, person.segments, person.timers, index.masks
-        while todo:  # the lowest bit first: segments stand behind those they refer to
-            low = todo & -todo
-            todo ^= low
-            rule = rules.segments[low.bit_length() - 1]
+    pending, silent = index.candidates(changed, person, profile), False
+    if isinstance(event, _NON_EVENTS):
+        silent = event.kind in _PLAYBOOK_INPUTS
+        if isinstance(event, TimerFired):
+            pending |= _due_segments(person, event, context)
+    if person.static_segments and (new_playbook or isinstance(event, ShardMessage)):
+        static_segments.reconcile(person, context)
+    if pending:
+        first_new, now = len(segment_changes), context.now
+        memberships, timers, masks = person.segments, person.timers, index.masks
+        while pending:  # lowest bit first: a segment follows the segments it refers to
+            bit = pending & -pending
+            pending ^= bit
+            rule = rules.segments[bit.bit_length() - 1]
             if rule.static is not None:
-                for move in tags.turn(person, facts, rule, event, [] if quiet else moves, context):
-                    todo |= masks.get("segment:" + move.segment, 0)
+                for segment_change in static_segments.evaluate(
+                    person, profile, rule, event, [] if silent else segment_changes, context
+                ):
+                    pending |= masks.get("segment:" + segment_change.segment, 0)
                 continue
-            holds = rule.holds(person, facts, now)
-            if holds != (rule.name in mine):
-                _move(person, facts, rule, holds, event, context)
-                todo |= masks.get(rule.need, 0)
-            if rule.timed:
-                change = rule.next_change(person, facts, now)
-                if change is not None and change < timers.get(rule.timer, change + 1):
-                    timers[rule.timer] = change
-        if len(moves) > began:
-            news = moves[began:]
-            effects += news
+            is_met = rule.is_met(person, profile, now)
+            if is_met != (rule.name in memberships):
+                _change_membership(person, profile, rule, is_met, event, context)
+                pending |= masks.get(rule.dependency, 0)
+            if rule.time_dependent:
+                changes_at = rule.next_change(person, profile, now)
+                if changes_at is not None and changes_at < timers.get(rule.timer, changes_at + 1):
+                    timers[rule.timer] = changes_at
+        if len(segment_changes) > first_new:
+            new_changes = segment_changes[first_new:]
+            effects += new_changes
             if changed is not None:
-                changed += [f"segment:{move.segment}" for move in news]
-    if quiet or context.late:  # it is no occasion for anything
-        context.moves = []
+                changed += [f"segment:{segment_change.segment}" for segment_change in new_changes]
+    if silent or context.late:  # triggers no campaigns or workflows
+        context.segment_changes = []
     return effects
 
 
-def _due(person: Person, event: Due, context: Context) -> int:
-    """The segments that are due by now, as a mask; what is due at this very moment is taken from the timers."""
-    rules, timers, now = context.rules.segment, person.timers, context.now
-    mask = 1 << rules[event.id].order if event.kind in _TIMERS and event.id in rules else 0
+def _due_segments(person: Person, event: TimerFired, context: StepContext) -> int:
+    """Return the segments with a due timer as a bit mask; delete their `segment:` timers."""
+    rules, timers, now = context.rules.segments_by_name, person.timers, context.now
+    mask = 1 << rules[event.id].order if event.kind in _SEGMENT_TIMERS and event.id in rules else 0
     for timer, due in list(timers.items()):
         if due <= now:
             kind, _, name = timer.partition(":")
-            if kind in _TIMERS and name in rules:
+            if kind in _SEGMENT_TIMERS and name in rules:
                 mask |= 1 << rules[name].order
                 if kind == "segment":
                     del timers[timer]
     return mask
 
 
-def _move(person: Person, facts: Facts, rule: SegmentRule, entered: bool, event: Happening, context: Context) -> Move:
-    trigger = occasion_of(event)
-    held, failed = rule.explain(person, facts, context.now)
-    return tags.move(person, rule.name, entered, context, Because(
-        trigger=trigger, held=held, failed=failed, playbook=context.rules.short))
+def _change_membership(
+    person: Person, profile: ProfileFragment, rule: SegmentRule, entered: bool, event: Input, context: StepContext
+) -> SegmentChange:
+    trigger = trigger_name(event)
+    passed, failed = rule.explain(person, profile, context.now)
+    return static_segments.change_membership(
+        person,
+        rule.name,
+        entered,
+        context,
+        Explanation(trigger=trigger, passed=passed, failed=failed, playbook=context.rules.short_hash),
+    )
 
 
-def _drop_removed(person: Person, context: Context, effects: list[Effect]) -> None:
-    """Leave the segments that the new playbook no longer has. Learned ones belong to the engine."""
-    because = Because(trigger="playbook", reason="removed", playbook=context.rules.short)
-    rules = context.rules.segment
-    gone = [name for name in person.segments
-            if name not in rules and name not in BANDS and not is_standing(name, person)]
-    effects += [tags.move(person, name, False, context, because) for name in gone]
-    for timer in [timer for timer in person.timers
-                  if timer.startswith("segment:") and timer[8:] not in rules]:
+def _exit_removed(person: Person, context: StepContext, effects: list[Effect]) -> None:
+    """Exit the segments that the new playbook no longer has, except learned segments and RFM cells."""
+    because = Explanation(trigger="playbook", reason="removed", playbook=context.rules.short_hash)
+    rules = context.rules.segments_by_name
+    removed = [
+        name
+        for name in person.segments
+        if name not in rules and name not in SCORE_BANDS and not in_rfm_segment(name, person)
+    ]
+    effects += [static_segments.change_membership(person, name, False, context, because) for name in removed]
+    for timer in [timer for timer in person.timers if timer.startswith("segment:") and timer[8:] not in rules]:
         del person.timers[timer]

@@ -1,26 +1,27 @@
-"""What a step is given besides the person and the event, and what may happen to a person."""
+"""What a step receives besides the person: its input and the context."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from domain.action import Move
-from domain.effect import Effect
+from domain.action import Effect, SegmentChange, ShardMessage
 from domain.event import Event
-from domain.letter import Letter
 from domain.model import Model
-from domain.streams import PARTITIONS
-from state.person import Person
-from state.rules import Rules
+from domain.record import DEFAULT_PARTITIONS
+from state.person.model import Person
+from state.playbook.compiled import Rules
 
-AGAIN = "+"
-"""What is added to the origin of a happening for the one that follows it at once (the timer `again:`)."""
+if TYPE_CHECKING:
+    from state.decisions.frequency import Candidate
+
+CONTINUE_SUFFIX = "+"
+"""Appended to an input id for the input that follows at the same instant (timer `again:`)."""
 
 
-class Due(msgspec.Struct, frozen=True, gc=False):
-    """A timer of a person has come: `kind` and `id` as it was set, `due` in ms. Steps see it like an event."""
+class TimerFired(msgspec.Struct, frozen=True, gc=False):
+    """A timer of a person fired: `kind` and `id` as set, `due` in ms. Steps handle it like an event."""
 
     kind: str
     id: str
@@ -28,48 +29,72 @@ class Due(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def name(self) -> str:
-        """No condition counts timers."""
+        """Return "": conditions do not count timers."""
         return ""
 
 
-Happening = Event | Due | Letter
+Input = Event | TimerFired | ShardMessage
 
 
-def occasion_of(event: Happening) -> str:
-    """What happened, in a word: the event's name, else time, letter or playbook.
+def trigger_name(event: Input) -> str:
+    """Return the trigger of a decision: the event name, else time, shard_message or playbook.
 
-    >>> occasion_of(Due("session_end", "", 5)), occasion_of(Due("playbook", "", 5))
+    >>> trigger_name(TimerFired("session_end", "", 5)), trigger_name(TimerFired("playbook", "", 5))
     ('time', 'playbook')
     """
-    if isinstance(event, Due):
+    if isinstance(event, TimerFired):
         return "playbook" if event.kind == "playbook" else "time"
-    return "letter" if isinstance(event, Letter) else event.name
+    return "shard_message" if isinstance(event, ShardMessage) else event.name
 
 
-def _nobody(key: str) -> Person:
-    raise LookupError(f"no shard is here to ask for {key}")
+def _no_sibling(key: str) -> Person:
+    raise LookupError(f"no shard to load {key} from")
 
 
-class Context:
-    """The circumstances of one happening, the same for every step.
+class StepContext:
+    """The circumstances of one input, the same for every step.
 
-    `now` is the shard's clock in ms: the log time of what was read, never the wall clock. `event_time` is when the
-    event happened at its source (never later than `now`); `late` is true when that is longer ago than the shop's
-    `late_after`: what happened is folded, but begins nothing. `origin` names the happening; `id(step)` gives the
-    next effect id of a step. `moves` are the segment moves of this happening, in order. `history` is true of what
-    belongs to recorded days: of all that is not later than `recorded`, also of a timer that fires when they were read.
-    `changed` are the needs of conditions that this happening may have changed
-    (`state/changes.py`; None: anything). `letters` counts the letters the shard has sent: who writes one raises it
-    first. `positions` is where the shard stands in its streams. `neighbour` gives another person of the same shard, to
-    be changed like the one at hand (a desk that hands out coupons, say; whoever is asked for must live in this
-    partition of `partitions`, and new timers are not noticed).
-    `quintiles` is the learned model of kind "rfm". `secret` is the shop's secret: codes are derived from it. `news` are
-    effects of what a step asked for on the way (a coupon, the letters of desks); they go out behind those of the steps.
+    Fields:
+
+    - `now`: the shard's clock in ms: the log time, never the wall clock.
+    - `event_time`: when the event happened at its source, never later than `now`.
+    - `late`: the event is older than `late_after` of the shop. Late events change the profile and trigger nothing.
+    - `input_id`: the id of the input; `next_effect_id` derives effect ids from it.
+    - `history`: the input belongs to a history import, which ends at `history_until` (timers included).
+    - `changed_dependencies`: what this input may have changed (see `state/membership/changes.py`); None: all.
+    - `segment_changes`: segment changes of this input, in order. `candidates`: campaigns to decide.
+    - `emitted`: additional effects (coupon events, lease requests), sent after the effects of the steps.
+    - `message_seq`: the number of shard messages sent; raise it before writing a message.
+    - `positions`: the positions of the shard in its streams.
+    - `sibling`: returns another person of the same partition, to be changed in the same commit (a code cache, for
+      example). Timers set on a sibling are not scheduled.
+    - `quintiles`: the learned model of kind "rfm". `secret`: the shop's secret; coupon codes are derived from it.
     """
 
-    __slots__ = ("_counts", "changed", "event_time", "history", "late", "letters", "model", "moves", "neighbour",
-                 "news", "now", "offset", "origin", "partition", "partitions", "positions", "proposals", "quintiles",
-                 "recorded", "rules", "secret", "stream")
+    __slots__ = (
+        "_effect_counts",
+        "candidates",
+        "changed_dependencies",
+        "emitted",
+        "event_time",
+        "history",
+        "history_until",
+        "input_id",
+        "late",
+        "message_seq",
+        "model",
+        "now",
+        "offset",
+        "partition",
+        "partitions",
+        "positions",
+        "quintiles",
+        "rules",
+        "secret",
+        "segment_changes",
+        "sibling",
+        "stream",
+    )
 
     def __init__(self, partition: int, rules: Rules, model: Model | None = None) -> None:
         self.partition = partition
@@ -78,61 +103,61 @@ class Context:
         self.now = 0
         self.event_time = 0
         self.late = False
-        self.origin = ""
+        self.input_id = ""
         self.stream = ""
         self.offset = 0
         self.history = False
-        self.recorded = 0
-        self.letters = 0
-        self.changed: list[str] | None = None
-        self.moves: list[Move] = []
-        self.proposals: list[Any] = []
-        self.news: list[Effect] = []
+        self.history_until = 0
+        self.message_seq = 0
+        self.changed_dependencies: list[str] | None = None
+        self.segment_changes: list[SegmentChange] = []
+        self.candidates: list[Candidate] = []
+        self.emitted: list[Effect] = []
         self.quintiles: Model | None = None
         self.secret = b""
-        self.partitions = PARTITIONS
+        self.partitions = DEFAULT_PARTITIONS
         self.positions: Mapping[str, int] = {}
-        self.neighbour: Callable[[str], Person] = _nobody
-        self._counts: Counter[str] = Counter()
+        self.sibling: Callable[[str], Person] = _no_sibling
+        self._effect_counts: Counter[str] = Counter()
 
-    def begin(self, origin: str, now: int, event_time: int) -> None:
-        """Turn to the next happening."""
-        self.origin, self.now, self.event_time, self.changed = origin, now, event_time, None
+    def start_input(self, input_id: str, now: int, event_time: int) -> None:
+        """Begin the next input."""
+        self.input_id, self.now, self.event_time, self.changed_dependencies = input_id, now, event_time, None
         self.late = now - event_time >= self.rules.late_after
-        self.history = now <= self.recorded
-        if self.moves:
-            self.moves = []
-        if self.proposals:
-            self.proposals = []
-        if self.news:
-            self.news = []
-        if self._counts:
-            self._counts.clear()
+        self.history = now <= self.history_until
+        if self.segment_changes:
+            self.segment_changes = []
+        if self.candidates:
+            self.candidates = []
+        if self.emitted:
+            self.emitted = []
+        if self._effect_counts:
+            self._effect_counts.clear()
 
-    def at_once(self) -> int:
-        """How many happenings have followed each other at this one instant, each because of the one before."""
-        return len(self.origin) - len(self.origin.rstrip(AGAIN))
+    def continuation_depth(self) -> int:
+        """Return how many inputs have followed one another at this instant."""
+        return len(self.input_id) - len(self.input_id.rstrip(CONTINUE_SUFFIX))
 
-    def id(self, step: str) -> str:
-        """The next effect id of `step` within this happening."""
-        n = self._counts[step]
-        self._counts[step] = n + 1
-        return f"{self.origin}-{step}-{n}"
-
-
-class Step(Protocol):
-    """The shape of a verb: it changes the person in place and says what should be done outside."""
-
-    def __call__(self, person: Person, event: Happening, context: Context) -> Sequence[Effect]: ...
+    def next_effect_id(self, step: str) -> str:
+        """Return the next effect id of `step` within this input."""
+        n = self._effect_counts[step]
+        self._effect_counts[step] = n + 1
+        return f"{self.input_id}-{step}-{n}"
 
 
-class Unreadable(ValueError):
-    """An event that cannot be folded: raised before anything was changed. It names the field and the reason.
+class StepFunction(Protocol):
+    """A step: changes the person in place and returns effects."""
 
-    >>> str(Unreadable("properties.price", "should be a number, is 'abc'"))
+    def __call__(self, person: Person, event: Input, context: StepContext) -> Sequence[Effect]: ...
+
+
+class InvalidEvent(ValueError):
+    """An event that cannot be applied; raised before any change. Names the field and the reason.
+
+    >>> str(InvalidEvent("properties.price", "should be a number, is 'abc'"))
     "properties.price: should be a number, is 'abc'"
     """
 
-    def __init__(self, field: str, reason: str, kind: str = "unreadable") -> None:
+    def __init__(self, field: str, reason: str, kind: str = "invalid") -> None:
         super().__init__(f"{field}: {reason}")
         self.kind = kind

@@ -1,237 +1,278 @@
-"""Merging: how what was learned under two ids becomes one person, and how it travels there.
+"""Merging of two ids into one person, and the body of the message that carries it.
 
-    shard of A (anonymous)                               shard of U (known)
-    hand_over(A) ── letter: facets, session, cart … ──▶  absorb(U, letter)
-    A is empty, and becomes an alias of U
+    shard of A (anonymous)                                    shard of U (known)
+    build_merge_response(A) ── fragments, session, cart … ──▶ merge_into(U, body)
+    A is empty and forwards to U
 
-A person's knowledge is a map: origin (the id it was learned under) -> facts with a version. `merge_facets` keeps the
-higher version of each; it is commutative, associative and idempotent, so letters may repeat and cross. Who is what is
-never mixed into one another: the view (`state/view.py`) adds up while reading, so a wrong merge can be undone.
+A profile is a map: origin (the id it was learned under) -> fragment with a version. `merge_fragment_maps` keeps the
+higher version of each origin. It is commutative, associative and idempotent, so messages may repeat and cross.
+Fragments are never mixed: `state/profile/profile.py` combines them on reading, so a wrong merge can be undone.
 
-What is open (session, cart) and what was said moves along. `absorb` guarantees:
+`merge_into` guarantees:
 
-- the facets of A are held by U under the id they were learned under;
-- U has one open session, as if both had been one: the earlier start (with its id, landing page and source), the sums
-  of the counters, the browser and device used last. It counts as one session. At most one outcome can come of it: when
-  either half was labelled, the whole is; when one half ordered with nothing to learn from, the other's snapshot stands
-  for it, if it was taken before the order;
-- the snapshot is one evenly chosen moment of the joined session, the choice again seeded by the session's id;
-- the cart holds the lines of both; a product in both has the line that changed last;
-- how often something was said adds up; a campaign said in both open sessions was said in the joined one;
-- messages seen by either are seen; what is reserved moves along, with its timers;
-- what was written to either was written to U, each message in the state that is further; an address that either gave
-  up is given up;
-- the side of an experiment that U was on stays, else it is the one that A was on; what is hoped for and what is to be
-  decided later moves along, with its timers; of two hopes for one campaign the earlier one stays;
-- U is in every static segment that either was in, since the earlier moment and until the later one;
-- the ways through workflows move along, with their timers, and what either went through counts; of more runs than a
-  workflow allows at once the younger ones leave (`operators/advance_workflows.py`);
-- the coupons of both are U's, with their timers (what a promise does not allow beside another is released afterwards,
-  `state/coupons.py`);
-- the timer of the session stands at the joined session's end.
+- U holds the fragments of A under their origins.
+- U has one open session with the earlier start (its id, landing page, source), the summed counters, and the latest
+  browser and device. It counts as one session and gives at most one outcome: if either half was labelled, the whole
+  is. If the half that ordered has no snapshot, the snapshot of the other half is used if it was taken before the order.
+- The snapshot is one evenly chosen event of the merged session, seeded by the session id.
+- The cart holds the lines of both; a product in both has the line that changed last.
+- Exposures add up; exposures in both open sessions count in the merged session.
+- Messages seen by either are seen. Pending sends move along with their timers.
+- Sent messages of both are kept, each in its later status. Addresses suppressed by either are suppressed.
+- The experiment variant of U wins over that of A. Pending goals and deferred campaigns move along with their timers;
+  of two pending goals for one campaign the earlier one stays.
+- U is in every static segment of either, since the earlier time, until the later one.
+- Workflow runs move along with their timers, completed runs count. Runs beyond `max_concurrent_runs` exit, youngest
+  first (`operators/advance_workflows.py`).
+- U has the coupons of both with their timers; coupons that may not coexist are released (`state/coupons/wallet.py`).
+- The session timer is set to the end of the merged session.
 
-What a browser holds armed does not move: the giver takes it back, and U decides anew. Neither do segments, band and
-score: they are found again from what is known now. That A was a bot does not make U one.
+Preloaded offers do not move: A cancels them and U decides again. Segments, band and score are not moved either; they
+are evaluated again. If A is a bot, U does not become one.
 
-Absorbing the same body twice adds the sums twice: letters carry a sequence, and the receiver passes over old ones.
+Absorbing the same body twice adds the sums twice; the receiver skips duplicates by the message sequence.
 """
 
 from typing import Any
 
 import msgspec
 
-from state import addresses, coupons, decisions, experiments, exposures, feedback, hopes, later, runs, seen
-from state.codec import VERSION
-from state.exposures import MAX_SHOWINGS
-from state.person import (
+from domain.playbook.condition import MAX_EXPOSURE_TIMES
+from state.coupons import wallet
+from state.decisions import deferred, experiments, exposures, goals, log, messages
+from state.membership import workflow_runs
+from state.person import addresses, dedup
+from state.person.codec import VERSION
+from state.person.model import (
     MAX_CART_ITEMS,
-    MAX_FACETS,
-    Been,
+    MAX_FRAGMENTS,
     Cart,
+    CompletedRuns,
     Coupon,
-    Earlier,
-    Facts,
-    Hope,
-    Later,
+    DeferredCampaign,
+    ExposureCounter,
+    PastDecision,
+    PendingGoal,
+    PendingSend,
     Person,
-    Reserved,
-    Run,
-    Said,
+    ProfileFragment,
+    SentMessage,
     Session,
-    Written,
+    WorkflowRun,
 )
-from state.sessions import SESSION_TIMER, chance, ends_at
-from state.view import combine, earlier
+from state.profile.profile import earliest, merge_fragments
+from state.profile.session import SESSION_TIMER, ends_at, session_uniform
 
-RESERVED_TIMER = "reserved:"
+PENDING_SEND_TIMER = "reserved:"
 UNTAG_TIMER = "untag:"
-MOVING = (RESERVED_TIMER, UNTAG_TIMER, runs.TIMER)
-"""Timers that move along."""
+MOVED_TIMERS = (PENDING_SEND_TIMER, UNTAG_TIMER, workflow_runs.RUN_TIMER)
+"""Prefixes of the timers that move along."""
 
-OLDER = "~"
-"""The origin under which the facets that were seen longest ago are put together, when there are too many."""
+OVERFLOW_ORIGIN = "~"
+"""The origin of the combined oldest fragments, beyond MAX_FRAGMENTS."""
 
-_bytes_of = msgspec.msgpack.Encoder(order="deterministic").encode
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-class Handover(msgspec.Struct, omit_defaults=True):
-    """What one person hands to another: the body of a `handover` letter, as plain values in JSON."""
+class MergeResponse(msgspec.Struct, omit_defaults=True):
+    """Body of a `merge_response` message."""
 
     v: int = VERSION
-    facets: dict[str, Facts] = {}
+    fragments: dict[str, ProfileFragment] = {}
     session: Session | None = None
     cart: Cart | None = None
-    said: dict[str, Said] = {}
-    reserved: list[Reserved] = []
+    exposures: dict[str, ExposureCounter] = {}
+    pending_sends: list[PendingSend] = []
     timers: dict[str, int] = {}
-    seen: bytes = b""
-    written: list[Written] = []
-    unreachable: dict[str, int] = {}
-    assigned: dict[str, str] = {}
-    hopes: list[Hope] = []
-    later: dict[str, list[Later]] = {}
-    tags: dict[str, int] = {}
-    runs: dict[str, Run] = {}
-    been: dict[str, Been] = {}
+    seen_messages: bytes = b""
+    messages: list[SentMessage] = []
+    suppressed_addresses: dict[str, int] = {}
+    assignments: dict[str, str] = {}
+    pending_goals: list[PendingGoal] = []
+    deferred: dict[str, list[DeferredCampaign]] = {}
+    static_segments: dict[str, int] = {}
+    runs: dict[str, WorkflowRun] = {}
+    completed_runs: dict[str, CompletedRuns] = {}
     coupons: list[Coupon] = []
-    earlier: list[Earlier] = []
+    decision_history: list[PastDecision] = []
 
 
-def merge_facets(one: dict[str, Facts], other: dict[str, Facts]) -> dict[str, Facts]:
-    """Both maps as one: per origin the higher version; of equal versions the one whose bytes are greater.
+def merge_fragment_maps(
+    left: dict[str, ProfileFragment], right: dict[str, ProfileFragment]
+) -> dict[str, ProfileFragment]:
+    """Merge two maps: per origin the higher version; of equal versions the one with the greater bytes.
 
-    Commutative, associative, idempotent, down to the order of the keys.
+    Commutative, associative and idempotent, including the order of keys.
 
-    >>> merged = merge_facets({"a:x": Facts(version=1)}, {"a:x": Facts(version=2), "u:b": Facts()})
-    >>> [(origin, facts.version) for origin, facts in merged.items()]
-    [('a:x', 2), ('u:b', 0)]
+    >>> merged = merge_fragment_maps({"a:x": ProfileFragment(version=1)}, {"a:x": ProfileFragment(version=2)})
+    >>> [(origin, fragment.version) for origin, fragment in merged.items()]
+    [('a:x', 2)]
     """
     merged = {}
-    for origin in sorted(one.keys() | other.keys()):
-        have, more = one.get(origin), other.get(origin)
+    for origin in sorted(left.keys() | right.keys()):
+        have, more = left.get(origin), right.get(origin)
         if have is None or more is None:
-            merged[origin] = have or more or Facts()
+            merged[origin] = have or more or ProfileFragment()
         else:
-            merged[origin] = max(have, more, key=_rank)
+            merged[origin] = max(have, more, key=_fragment_rank)
     return merged
 
 
-def hand_over(person: Person) -> dict[str, Any]:
-    """All that must move when this person turns out to be another one, as plain values for a letter.
+def build_merge_response(person: Person) -> dict[str, Any]:
+    """Return all state that moves to the known person, as plain values.
 
-    Afterwards the giver is empty but for links, mail and what the population still has to unlearn of them: no session
-    whose end could give a second outcome, no timer.
+    Afterwards the person holds only links, message sequences and the population snapshot: no session that could give a
+    second outcome, no timer.
 
-    >>> person = Person(id="a:x", facets={"a:x": Facts(pages=1)}, timers={"session_end:": 5})
-    >>> hand_over(person)["facets"], person.facets, person.timers
+    >>> person = Person(id="a:x", fragments={"a:x": ProfileFragment(pages=1)}, timers={"session_end:": 5})
+    >>> build_merge_response(person)["fragments"], person.fragments, person.timers
     ({'a:x': {'pages': 1}}, {}, {})
     """
-    body: dict[str, Any] = msgspec.to_builtins(Handover(
-        facets=person.facets, session=person.session, cart=person.cart, said=person.said, reserved=person.reserved,
-        timers={name: due for name, due in person.timers.items() if name.startswith(MOVING)},
-        seen=person.seen, written=person.written, unreachable=person.unreachable, assigned=person.assigned,
-        hopes=person.hopes, later=person.later, tags=person.tags,
-        runs=person.runs, been=person.been, coupons=coupons.give(person), earlier=decisions.give(person)))
-    empty = Person(id=person.id, links=person.links, mail=person.mail, alias_of=person.alias_of,
-                   moved=person.moved, counted=person.counted)
+    body: dict[str, Any] = msgspec.to_builtins(
+        MergeResponse(
+            fragments=person.fragments,
+            session=person.session,
+            cart=person.cart,
+            exposures=person.exposures,
+            pending_sends=person.pending_sends,
+            timers={name: due for name, due in person.timers.items() if name.startswith(MOVED_TIMERS)},
+            seen_messages=person.seen_messages,
+            messages=person.messages,
+            suppressed_addresses=person.suppressed_addresses,
+            assignments=person.assignments,
+            pending_goals=person.pending_goals,
+            deferred=person.deferred,
+            static_segments=person.static_segments,
+            runs=person.runs,
+            completed_runs=person.completed_runs,
+            coupons=wallet.export(person),
+            decision_history=log.export(person),
+        )
+    )
+    empty = Person(
+        id=person.id,
+        identity_links=person.identity_links,
+        peer_sequences=person.peer_sequences,
+        merged_into=person.merged_into,
+        first_merge=person.first_merge,
+        population_snapshot=person.population_snapshot,
+    )
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
     person.__dict__.clear()
     return body
 
 
-def absorb(person: Person, body: dict[str, Any], now: int) -> None:
-    """Take over what another id of this person handed over (see above for what holds afterwards).
+def merge_into(person: Person, body: dict[str, Any], now: int) -> None:
+    """Apply the merge response of another id of this person (see the guarantees above).
 
-    `now` is the shard's clock in ms. msgspec.ValidationError, before anything changed, when the body is no handover.
+    `now` is the shard's clock in ms. Raise msgspec.ValidationError, before any change, if the body is invalid.
     """
-    given = msgspec.convert(body, Handover)
+    given = msgspec.convert(body, MergeResponse)
     if given.v > VERSION:
-        raise msgspec.ValidationError(f"a handover of version {given.v}, but this program reads up to {VERSION}")
-    person.__dict__.pop("known", None)
+        raise msgspec.ValidationError(f"merge response of version {given.v}; this program reads up to {VERSION}")
+    person.__dict__.pop("merged_profile", None)
     mine, theirs = person.session, given.session
-    person.facets = merge_facets(person.facets, given.facets)
+    person.fragments = merge_fragment_maps(person.fragments, given.fragments)
     if theirs is not None:
         if mine is None:
             person.session = theirs
         else:
-            person.session = join_sessions(mine, theirs)
-            own = person.own()
+            person.session = merge_sessions(mine, theirs)
+            own = person.own_fragment()
             own.version += 1
             own.sessions -= 1
-        _settle_first_visit(person, person.session)
+        _update_first_session(person, person.session)
     if (session := person.session) is not None:
         person.timers[SESSION_TIMER] = max(now, ends_at(session))
-    person.cart = join_carts(person.cart, given.cart)
-    _join_said(person, given.said, {one.id for one in (mine, theirs) if one is not None})
-    known = {one.action_id for one in person.reserved}
-    person.reserved.extend(one for one in given.reserved if one.action_id not in known)
+    person.cart = merge_carts(person.cart, given.cart)
+    _merge_exposures(person, given.exposures, {session.id for session in (mine, theirs) if session is not None})
+    known = {send.action_id for send in person.pending_sends}
+    person.pending_sends.extend(send for send in given.pending_sends if send.action_id not in known)
     for name, due in given.timers.items():
         person.timers[name] = (max if name.startswith(UNTAG_TIMER) else min)(due, person.timers.get(name, due))
-    exposures.trim(person)
-    for name, since in given.tags.items():
-        person.tags[name] = min(since, person.tags.get(name, since))
-    runs.join(person, given.runs, given.been)
-    coupons.join(person, given.coupons)
-    decisions.join(person, given.earlier, now)
-    person.seen = seen.union(person.seen, given.seen)
-    person.written = feedback.joined(person.written, given.written)
-    for name, at in given.unreachable.items():
-        person.unreachable[name] = max(at, person.unreachable.get(name, 0))
-    addresses.trim(person)
-    experiments.join(person, given.assigned)
-    hopes.join(person, given.hopes)
-    later.join(person, given.later)
-    _compact(person)
+    exposures.evict_oldest(person)
+    for name, since in given.static_segments.items():
+        person.static_segments[name] = min(since, person.static_segments.get(name, since))
+    workflow_runs.merge_runs(person, given.runs, given.completed_runs)
+    wallet.merge(person, given.coupons)
+    log.merge(person, given.decision_history, now)
+    person.seen_messages = dedup.merge_seen(person.seen_messages, given.seen_messages)
+    person.messages = messages.merge(person.messages, given.messages)
+    for name, at in given.suppressed_addresses.items():
+        person.suppressed_addresses[name] = max(at, person.suppressed_addresses.get(name, 0))
+    addresses.evict_oldest(person)
+    experiments.merge(person, given.assignments)
+    goals.merge(person, given.pending_goals)
+    deferred.merge(person, given.deferred)
+    _compact_fragments(person)
 
 
-def join_sessions(one: Session, other: Session) -> Session:
-    """Two open visits of one person as one visit. The order of the two does not matter.
+def merge_sessions(left: Session, right: Session) -> Session:
+    """Merge two open sessions of one person. The order of the arguments does not matter.
 
-    >>> joined = join_sessions(Session("2b", 5, 9, pages=1, device="mobile"), Session("1a", 3, 4, pages=2))
+    >>> joined = merge_sessions(Session("2b", 5, 9, pages=1, device="mobile"), Session("1a", 3, 4, pages=2))
     >>> joined.id, joined.started_at, joined.last_at, joined.pages, joined.device
     ('1a', 3, 9, 3, 'mobile')
     """
-    first, second = sorted((one, other), key=lambda session: (session.started_at, session.id))
-    older, newer = sorted((one, other), key=lambda session: (session.last_at, session.id))
+    first, second = sorted((left, right), key=lambda session: (session.started_at, session.id))
+    older, newer = sorted((left, right), key=lambda session: (session.last_at, session.id))
     joined = Session(
-        id=first.id, started_at=first.started_at, last_at=newer.last_at,
-        anonymous_id=newer.anonymous_id or older.anonymous_id, first_visit=first.first_visit and second.first_visit,
-        pages=first.pages + second.pages, events=first.events + second.events,
-        products=first.products + second.products, added=first.added + second.added,
-        searches=first.searches + second.searches, exits=first.exits + second.exits,
-        landing_page=first.landing_page or second.landing_page, referrer=first.referrer or second.referrer,
-        source=first.source, medium=first.medium, campaign=first.campaign,
-        device=newer.device or older.device, country=newer.country or older.country,
-        ordered=one.ordered or other.ordered, ordered_at=earlier(one.ordered_at, other.ordered_at),
-        labelled=one.labelled or other.labelled, snapshots=one.snapshots + other.snapshots,
-        sent=sorted({*one.sent, *other.sent}), dismissed=sorted({*one.dismissed, *other.dismissed}),
-        filled={**older.filled, **newer.filled},
+        id=first.id,
+        started_at=first.started_at,
+        last_at=newer.last_at,
+        anonymous_id=newer.anonymous_id or older.anonymous_id,
+        first_session=first.first_session and second.first_session,
+        pages=first.pages + second.pages,
+        events=first.events + second.events,
+        products=first.products + second.products,
+        cart_adds=first.cart_adds + second.cart_adds,
+        searches=first.searches + second.searches,
+        exit_intents=first.exit_intents + second.exit_intents,
+        landing_page=first.landing_page or second.landing_page,
+        referrer=first.referrer or second.referrer,
+        source=first.source,
+        medium=first.medium,
+        campaign=first.campaign,
+        device=newer.device or older.device,
+        country=newer.country or older.country,
+        ordered=left.ordered or right.ordered,
+        ordered_at=earliest(left.ordered_at, right.ordered_at),
+        labelled=left.labelled or right.labelled,
+        snapshot_candidates=left.snapshot_candidates + right.snapshot_candidates,
+        time_triggered=sorted({*left.time_triggered, *right.time_triggered}),
+        dismissed=sorted({*left.dismissed, *right.dismissed}),
+        filled_slots={**older.filled_slots, **newer.filled_slots},
     )
     if not (joined.source or joined.medium or joined.campaign):
         joined.source, joined.medium, joined.campaign = second.source, second.medium, second.campaign
-    usable = [half for half in (first, second) if half.snapshot
-              and not (joined.ordered_at and half.snapshot_at > joined.ordered_at)]
+    usable = [
+        half
+        for half in (first, second)
+        if half.snapshot and not (joined.ordered_at and half.snapshot_at > joined.ordered_at)
+    ]
     if usable:
-        total = sum([max(1, half.snapshots) for half in usable])
+        total = sum([max(1, half.snapshot_candidates) for half in usable])
         keep = usable[0]
-        if len(usable) == 2 and chance(joined.id, -joined.snapshots) * total >= max(1, keep.snapshots):
+        if len(usable) == 2 and session_uniform(joined.id, -joined.snapshot_candidates) * total >= max(
+            1, keep.snapshot_candidates
+        ):
             keep = usable[1]
         joined.snapshot, joined.snapshot_at = keep.snapshot, keep.snapshot_at
         joined.snapshot_score, joined.snapshot_model = keep.snapshot_score, keep.snapshot_model
     return joined
 
 
-def join_carts(one: Cart | None, other: Cart | None) -> Cart | None:
-    """The lines of both carts; of a product in both the line that changed last. The order of the two does not matter.
+def merge_carts(left: Cart | None, right: Cart | None) -> Cart | None:
+    """Merge two carts; a product in both has the line that changed last. The order of the arguments does not matter.
 
-    >>> from state.person import CartItem
-    >>> join_carts(Cart(items={"p": CartItem(1, 5, at=1)}), Cart(items={"p": CartItem(2, 5, at=2)})).value
+    >>> from state.person.model import CartItem
+    >>> merge_carts(Cart(items={"p": CartItem(1, 5, at=1)}), Cart(items={"p": CartItem(2, 5, at=2)})).value
     10
     """
-    if one is None or other is None:
-        return one or other
-    old, new = sorted((one, other), key=lambda cart: (cart.updated_at, cart.created_at, cart.cart_id))
+    if left is None or right is None:
+        return left or right
+    old, new = sorted((left, right), key=lambda cart: (cart.updated_at, cart.created_at, cart.cart_id))
     items = dict(old.items)
     for product_id, item in new.items.items():
         have = items.get(product_id)
@@ -239,50 +280,56 @@ def join_carts(one: Cart | None, other: Cart | None) -> Cart | None:
             items[product_id] = item
     newest = sorted(items, key=lambda product_id: (items[product_id].at, product_id))[-MAX_CART_ITEMS:]
     return Cart(
-        cart_id=new.cart_id or old.cart_id, items={product_id: items[product_id] for product_id in newest},
-        currency=new.currency or old.currency, created_at=earlier(old.created_at, new.created_at),
-        updated_at=new.updated_at, checkout_at=max(old.checkout_at, new.checkout_at))
+        cart_id=new.cart_id or old.cart_id,
+        items={product_id: items[product_id] for product_id in newest},
+        currency=new.currency or old.currency,
+        created_at=earliest(old.created_at, new.created_at),
+        updated_at=new.updated_at,
+        checkout_at=max(old.checkout_at, new.checkout_at),
+    )
 
 
-def _rank(facts: Facts) -> tuple[int, bytes]:
-    return facts.version, _bytes_of(facts)
+def _fragment_rank(fragment: ProfileFragment) -> tuple[int, bytes]:
+    return fragment.version, _encode(fragment)
 
 
-def _settle_first_visit(person: Person, session: Session) -> None:
-    """A joined visit is the first one only if it is the only one that any facet counts."""
-    if session.first_visit:
-        session.first_visit = sum([facts.sessions for facts in person.facets.values()]) <= 1
+def _update_first_session(person: Person, session: Session) -> None:
+    """Keep `first_session` only if the fragments count a single session."""
+    if session.first_session:
+        session.first_session = sum([fragment.sessions for fragment in person.fragments.values()]) <= 1
 
 
-def _join_said(person: Person, said: dict[str, Said], open_sessions: set[str]) -> None:
+def _merge_exposures(person: Person, counters: dict[str, ExposureCounter], open_sessions: set[str]) -> None:
     now_open = person.session.id if person.session is not None else ""
-    for campaign, more in said.items():
-        have = person.said.setdefault(campaign, Said())
+    for campaign, more in counters.items():
+        have = person.exposures.setdefault(campaign, ExposureCounter())
         have.total += more.total
         if more.day == have.day:
             have.in_day += more.in_day
         elif more.day > have.day:
             have.day, have.in_day = more.day, more.in_day
-        open_now = [one for one in (have, more) if one.session in open_sessions]
+        open_now = [counter for counter in (have, more) if counter.session_id in open_sessions]
         if open_now:
-            have.session, have.in_session = now_open, sum([one.in_session for one in open_now])
+            have.session_id, have.in_session = now_open, sum([counter.in_session for counter in open_now])
         elif more.last_at > have.last_at:
-            have.session, have.in_session = more.session, more.in_session
+            have.session_id, have.in_session = more.session_id, more.in_session
         have.last_at = max(have.last_at, more.last_at)
-        have.times = sorted([*have.times, *more.times])[-MAX_SHOWINGS:]
-    for have in person.said.values():
-        if have.session in open_sessions:
-            have.session = now_open
+        have.times = sorted([*have.times, *more.times])[-MAX_EXPOSURE_TIMES:]
+    for have in person.exposures.values():
+        if have.session_id in open_sessions:
+            have.session_id = now_open
 
 
-def _compact(person: Person) -> None:
-    """No more than MAX_FACETS: those seen longest ago become one, under the origin "~" (they cannot be undone)."""
-    if len(person.facets) <= MAX_FACETS:
+def _compact_fragments(person: Person) -> None:
+    """Combine the oldest fragments beyond MAX_FRAGMENTS under OVERFLOW_ORIGIN (these cannot be undone)."""
+    if len(person.fragments) <= MAX_FRAGMENTS:
         return
-    others = [origin for origin in person.facets if origin not in (person.id, OLDER)]
-    others.sort(key=lambda origin: (person.facets[origin].last_seen, origin))
-    gone = others[:len(person.facets) - MAX_FACETS + (OLDER not in person.facets)]
-    older = combine([person.facets[origin] for origin in (*gone, OLDER) if origin in person.facets])
-    for origin in gone:
-        del person.facets[origin]
-    person.facets[OLDER] = older
+    others = [origin for origin in person.fragments if origin not in (person.id, OVERFLOW_ORIGIN)]
+    others.sort(key=lambda origin: (person.fragments[origin].last_seen, origin))
+    evicted = others[: len(person.fragments) - MAX_FRAGMENTS + (OVERFLOW_ORIGIN not in person.fragments)]
+    older = merge_fragments(
+        [person.fragments[origin] for origin in (*evicted, OVERFLOW_ORIGIN) if origin in person.fragments]
+    )
+    for origin in evicted:
+        del person.fragments[origin]
+    person.fragments[OVERFLOW_ORIGIN] = older

@@ -1,4 +1,4 @@
-"""Documentation that cannot lie: what there is is described, what is described is there, every link leads somewhere."""
+"""Tests of the documentation: it is complete, its commands exist, and its links resolve."""
 
 import ast
 import os
@@ -11,96 +11,107 @@ import pytest
 
 from attimo import cli
 from domain.settings import Settings
-from tests.reference import GENERATED, MEANING, fill
-from tests.support import ROOT
+from tests.harness.generated_docs import GENERATED, SETTING_DESCRIPTIONS, fill_blocks
+from tests.harness.support import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-def named(path: Path) -> str:
+def documented_names(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_what_is_made_from_the_code_is_up_to_date(name: str) -> None:
+def test_generated_blocks_are_up_to_date(name: str) -> None:
     page = ROOT / name
     text = page.read_text("utf-8")
-    fresh = fill(text, GENERATED[name])
+    expected = fill_blocks(text, GENERATED[name])
     if os.environ.get("ATTIMO_BLESS"):
-        page.write_text(fresh, "utf-8")
+        page.write_text(expected, "utf-8")
     else:
-        assert text == fresh, f"{name} is out of date: make docs"
+        assert text == expected, f"{name} is out of date: make docs"
 
 
-def test_every_setting_has_a_meaning() -> None:
-    assert sorted(MEANING) == sorted(field.name for field in msgspec.structs.fields(Settings))
+def test_every_setting_is_described() -> None:
+    assert sorted(SETTING_DESCRIPTIONS) == sorted(field.name for field in msgspec.structs.fields(Settings))
 
 
-def test_every_operator_and_connector_is_described() -> None:
+def test_every_operator_and_connector_is_documented() -> None:
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
-    files = [path for folder in ("operators", "connectors") for path in (ROOT / folder).glob("*.py")]
-    missing = [named(path) for path in files if path.stem != "__init__" and named(path) not in text]
+    files = [path for folder in ("operators", "connectors") for path in (ROOT / folder).rglob("*.py")]
+    missing = [
+        documented_names(path) for path in files if path.stem != "__init__" and documented_names(path) not in text
+    ]
     assert not missing
 
 
-def slug(heading: str) -> str:
-    """A heading as the anchor that GitHub makes of it."""
+def heading_slug(heading: str) -> str:
+    """The anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-def anchors(page: Path) -> set[str]:
-    return {slug(re.sub(r"[`*\[\]]|\(.*?\)", "", line.lstrip("#"))) for line in page.read_text("utf-8").splitlines()
-            if line.startswith("#")}
+def page_anchors(page: Path) -> set[str]:
+    return {
+        heading_slug(re.sub(r"[`*\[\]]|\(.*?\)", "", line.lstrip("#")))
+        for line in page.read_text("utf-8").splitlines()
+        if line.startswith("#")
+    }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=documented_names)
+def test_links_resolve(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
         found = (page.parent / name).resolve() if name else page
-        assert found.exists(), f"{named(page)} links to {target}"
+        assert found.exists(), f"{documented_names(page)} links to {target}"
         if anchor and found.suffix == ".md":
-            assert anchor in anchors(found), f"{named(page)} links to {target}, which has no such heading"
+            assert anchor in page_anchors(found), (
+                f"{documented_names(page)} links to {target}, which has no such heading"
+            )
 
 
-def code(page: Path) -> str:
-    """What stands in code blocks and code spans of a page."""
+def code_blocks(page: Path) -> str:
+    """The code blocks and code spans of a page."""
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", page.read_text("utf-8"), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_command_that_is_named_exists(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=documented_names)
+def test_documented_commands_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE))
-    for target in re.findall(r"(?:^|[`;&]|\n)\s*(?:\$ )?make ([a-z]+)", code(page)):
-        assert target in targets, f"{named(page)} says `make {target}`"
-    for words in re.findall(r"(?:^|[`;&|/])\s*(?:\$ )?attimo ((?:[a-z]+ ?)+)", code(page), flags=re.MULTILINE):
+    for target in re.findall(r"(?:^|[`;&]|\n)\s*(?:\$ )?make ([a-z]+)", code_blocks(page)):
+        assert target in targets, f"{documented_names(page)} mentions `make {target}`"
+    for words in re.findall(r"(?:^|[`;&|/])\s*(?:\$ )?attimo ((?:[a-z]+ ?)+)", code_blocks(page), flags=re.MULTILINE):
         command: click.Command = cli
         for word in words.split():
             if not isinstance(command, click.Group):
                 break
-            assert word in command.commands, f"{named(page)} says `attimo {words.strip()}`"
+            assert word in command.commands, f"{documented_names(page)} mentions `attimo {words.strip()}`"
             command = command.commands[word]
 
 
-def test_the_readme_opens_with_the_two_commands() -> None:
-    first = code(ROOT / "README.md").split("```")[1]
+def test_readme_starts_with_the_two_commands() -> None:
+    first = code_blocks(ROOT / "README.md").split("```")[1]
     assert "make run" in first
     assert "make test" in first
 
 
-PRODUCT = [path for folder in ("domain", "state", "operators", "connectors", "flows")
-           for path in sorted((ROOT / folder).glob("*.py")) if path.name != "__init__.py"]
+PACKAGES = [
+    path
+    for folder in ("domain", "state", "operators", "connectors", "flows")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.name != "__init__.py"
+]
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=named)
-def test_what_is_public_says_what_it_is(path: Path) -> None:
+@pytest.mark.parametrize("path", PACKAGES, ids=documented_names)
+def test_public_definitions_have_docstrings(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
-    assert ast.get_docstring(tree), f"{named(path)} has no docstring"
-    core = path.parent.name in {"domain", "state", "operators"}
+    assert ast.get_docstring(tree), f"{documented_names(path)} has no docstring"
+    core = path.relative_to(ROOT).parts[0] in {"domain", "state", "operators"}
     kinds = (ast.ClassDef, ast.FunctionDef) if core else (ast.ClassDef,)
     for node in tree.body:
         if isinstance(node, kinds) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{named(path)}: {node.name} has no docstring"
+            assert ast.get_docstring(node), f"{documented_names(path)}: {node.name} has no docstring"

@@ -1,82 +1,85 @@
-/* The live page: GET /live/feed as server-sent events, one JSON object each, in three columns.
-   Everything shown comes from visitors in the end, so it is set as text and never as HTML. */
+/* The live page: shows the entries of GET /live/feed (server-sent events with one JSON object each) in three columns.
+   All values may come from visitors, so they are set as text, never as HTML. */
 (() => {
   "use strict";
-  const ROWS = 80; // in a column
-  const KINDS = ["event", "move", "send", "arm", "message", "hold", "disarm", "progress", "coupon", "reject"];
-  const COLUMN = {
+  const MAX_ROWS = 80; // per column
+  const KINDS = [
+    "event", "segment_change", "send", "preload", "message", "suppress", "cancel", "workflow_progress", "coupon_event",
+    "dead_letter",
+  ];
+  const COLUMN_OF_KIND = {
     event: "events",
-    reject: "events",
-    move: "moves",
+    dead_letter: "events",
+    segment_change: "segment-changes",
     send: "decisions",
-    arm: "decisions",
+    preload: "decisions",
     message: "decisions",
-    hold: "decisions",
-    disarm: "decisions",
-    progress: "moves",
-    coupon: "moves",
+    suppress: "decisions",
+    cancel: "decisions",
+    workflow_progress: "segment-changes",
+    coupon_event: "segment-changes",
   };
-  const WORDS = {
-    send: "show",
-    arm: "arm",
-    message: "write",
-    hold: "hold",
-    disarm: "disarm",
-    progress: "workflow",
-    coupon: "coupon",
-    reject: "reject",
+  const LABELS = {
+    send: "send",
+    preload: "preload",
+    message: "message",
+    suppress: "suppress",
+    cancel: "cancel",
+    workflow_progress: "workflow",
+    coupon_event: "coupon",
+    dead_letter: "dead letter",
   };
   const $ = (id) => document.getElementById(id);
   const text = (value, most = 200) =>
     (value == null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)).slice(0, most);
-  const plain = (value) => text(value).replace(/_/g, " ");
+  const humanize = (value) => text(value).replace(/_/g, " ");
 
-  function make(tag, attributes, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) if (value) element.setAttribute(name, value);
-    element.append(...children.flat().filter((one) => one !== "" && one != null && one !== false));
-    return element;
+  function element(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) if (value) node.setAttribute(name, value);
+    node.append(...children.flat().filter((child) => child !== "" && child != null && child !== false));
+    return node;
   }
 
   // --- counters ---
   const counts = Object.fromEntries(KINDS.map((kind) => [kind, 0]));
-  const numbers = {};
+  const counterElements = {};
   for (const kind of KINDS) {
-    numbers[kind] = make("b", {}, "0");
+    counterElements[kind] = element("b", {}, "0");
     $("counters").append(
-      make(
+      element(
         "li",
         { "data-kind": kind },
-        numbers[kind],
+        counterElements[kind],
         " ",
         {
           event: "events",
-          move: "moves",
-          send: "shown now",
-          arm: "armed",
-          message: "written",
-          hold: "held",
-          disarm: "disarmed",
-          progress: "workflow steps",
-          coupon: "coupons",
-          reject: "rejected",
+          segment_change: "segment changes",
+          send: "sent",
+          preload: "preloaded",
+          message: "messages",
+          suppress: "suppressed",
+          cancel: "cancelled",
+          workflow_progress: "workflow steps",
+          coupon_event: "coupons",
+          dead_letter: "dead letters",
         }[kind],
       ),
     );
   }
-  const skipped = make("li", { hidden: "hidden" });
-  $("counters").append(skipped);
-  let missed = 0;
+  const skippedElement = element("li", { hidden: "hidden" });
+  $("counters").append(skippedElement);
+  let skippedCount = 0;
 
-  // --- one line ---
-  let only = ""; // the person looked at
-  function person(who) {
-    if (!who) return "";
-    const button = make("button", { class: "who", title: "Only this person" }, text(who, 12));
+  // --- one entry ---
+  let selectedPerson = ""; // the person that the page is filtered by
+  function personButton(person) {
+    if (!person) return "";
+    const button = element("button", { class: "person", title: "Show only this person" }, text(person, 12));
     let hue = 0;
-    for (const letter of text(who, 12)) hue = (hue * 31 + letter.charCodeAt(0)) % 360;
+    for (const char of text(person, 12)) hue = (hue * 31 + char.charCodeAt(0)) % 360;
     button.style.setProperty("--hue", hue);
-    button.addEventListener("click", () => focus(only === who ? "" : who));
+    button.addEventListener("click", () => filterByPerson(selectedPerson === person ? "" : person));
     return button;
   }
 
@@ -85,10 +88,10 @@
     return isNaN(when) ? "" : when.toTimeString().slice(0, 8);
   };
 
-  /* Why: what triggered it, what held, what failed, and what was live when it was decided. */
-  function why(because) {
-    if (!because || typeof because !== "object") return because ? make("p", { class: "why" }, text(because, 400)) : "";
-    const some = (list) => (Array.isArray(list) ? list.slice(0, 12) : []);
+  /* The explanation of a decision: trigger, passed and failed conditions, model, playbook and variant. */
+  function explanation(because) {
+    if (!because || typeof because !== "object") return because ? element("p", { class: "explanation" }, text(because, 400)) : "";
+    const firstTwelve = (list) => (Array.isArray(list) ? list.slice(0, 12) : []);
     const live = [
       ["model", because.model],
       ["playbook", because.playbook],
@@ -96,174 +99,174 @@
     ]
       .filter(([, value]) => value)
       .map(([name, value]) => `${name} ${text(value, 12)}`);
-    return make(
+    return element(
       "div",
-      { class: "why" },
+      { class: "explanation" },
       because.reason &&
-        make("p", { class: "reason" }, plain(because.reason), because.detail ? `: ${text(because.detail)}` : ""),
-      because.trigger && make("p", {}, `on ${plain(because.trigger)}`),
-      some(because.held).map((one) => make("p", { class: "held" }, text(one))),
-      some(because.failed).map((one) => make("p", { class: "failed" }, text(one))),
-      !because.reason && because.detail && make("p", {}, text(because.detail)),
-      live.length > 0 && make("p", { class: "note" }, live.join(", ")),
+        element("p", { class: "reason" }, humanize(because.reason), because.detail ? `: ${text(because.detail)}` : ""),
+      because.trigger && element("p", {}, `on ${humanize(because.trigger)}`),
+      firstTwelve(because.passed).map((condition) => element("p", { class: "passed" }, text(condition))),
+      firstTwelve(because.failed).map((condition) => element("p", { class: "failed" }, text(condition))),
+      !because.reason && because.detail && element("p", {}, text(because.detail)),
+      live.length > 0 && element("p", { class: "note" }, live.join(", ")),
     );
   }
 
-  function line(shown) {
-    const { kind } = shown,
-      where = [shown.country, shown.device, shown.bot && "bot", shown.known && "signed in"]
+  function row(entry) {
+    const { kind } = entry,
+      source = [entry.country, entry.device, entry.bot && "bot", entry.signed_in && "signed in"]
         .filter(Boolean)
-        .map((one) => text(one, 20))
+        .map((part) => text(part, 20))
         .join(", ");
-    const row = make(
+    const item = element(
       "li",
-      { "data-kind": kind, "data-who": text(shown.who, 12) },
-      make(
+      { "data-kind": kind, "data-person": text(entry.person, 12) },
+      element(
         "div",
         { class: "head" },
-        make("time", {}, time(shown.at)),
-        person(shown.who),
-        Object.hasOwn(WORDS, kind) && make("b", { class: "kind" }, WORDS[kind]),
-        kind === "move" && make("b", { class: "kind" }, shown.entered === false ? "leaves" : "enters"),
-        make("span", { class: "what" }, kind === "event" ? text(shown.what) : plain(shown.what)),
-        shown.format && make("span", { class: "note" }, text(shown.format, 12)),
+        element("time", {}, time(entry.at)),
+        personButton(entry.person),
+        Object.hasOwn(LABELS, kind) && element("b", { class: "kind" }, LABELS[kind]),
+        kind === "segment_change" && element("b", { class: "kind" }, entry.entered === false ? "exited" : "entered"),
+        element("span", { class: "subject" }, kind === "event" ? text(entry.subject) : humanize(entry.subject)),
+        entry.format && element("span", { class: "note" }, text(entry.format, 12)),
       ),
-      (shown.detail || shown.title) && make("p", { class: "detail" }, text(shown.detail || shown.title)),
-      where && make("p", { class: "note" }, where),
-      why(shown.because),
+      (entry.detail || entry.title) && element("p", { class: "detail" }, text(entry.detail || entry.title)),
+      source && element("p", { class: "note" }, source),
+      explanation(kind === "dead_letter" ? entry.error : entry.because),
     );
-    if (kind === "move" && shown.entered === false) row.dataset.left = "";
-    row.hidden = only && row.dataset.who !== only;
-    return row;
+    if (kind === "segment_change" && entry.entered === false) item.dataset.exited = "";
+    item.hidden = selectedPerson && item.dataset.person !== selectedPerson;
+    return item;
   }
 
-  function focus(who) {
-    only = text(who, 12);
-    $("everybody").hidden = !only;
-    $("everybody").textContent = `Show everybody (now: ${only})`;
-    document.querySelectorAll("main li").forEach((row) => {
-      row.hidden = only && row.dataset.who !== only;
+  function filterByPerson(person) {
+    selectedPerson = text(person, 12);
+    $("show-all").hidden = !selectedPerson;
+    $("show-all").textContent = `Show all people (filter: ${selectedPerson})`;
+    document.querySelectorAll("main li").forEach((item) => {
+      item.hidden = selectedPerson && item.dataset.person !== selectedPerson;
     });
   }
-  $("everybody").addEventListener("click", () => focus(""));
+  $("show-all").addEventListener("click", () => filterByPerson(""));
 
   // --- the model ---
   const digits = (value, most) => (typeof value === "number" && isFinite(value) ? value.toFixed(most) : "-");
-  function model(shown) {
-    const quality = { ...shown, ...shown.quality },
+  function showModel(entry) {
+    const quality = { ...entry, ...entry.quality },
       { log_loss: loss = 0, base_log_loss: base = 0 } = quality;
     $("version").textContent =
-      `${plain(shown.what || shown.model || "propensity")} ${shown.version == null ? "" : "v" + text(shown.version, 12)}`.trim();
-    $("age").textContent =
-      `published ${time(shown.at)}` + (quality.drifts ? `, ${text(quality.drifts)} drifts seen` : "");
+      `${humanize(entry.model || "propensity")} ${entry.version == null ? "" : "v" + text(entry.version, 12)}`.trim();
+    $("published").textContent =
+      `published ${time(entry.at)}` + (quality.drifts ? `, drifts detected: ${text(quality.drifts)}` : "");
     $("examples").textContent = text(quality.examples == null ? 0 : quality.examples, 12);
-    $("positives").textContent = quality.positives == null ? "" : `${text(quality.positives, 12)} of them bought`;
-    $("loss").textContent = digits(loss, 4);
-    $("base").textContent =
-      `the base rate alone: ${digits(base, 4)}` +
+    $("positives").textContent = quality.positives == null ? "" : `${text(quality.positives, 12)} with an order`;
+    $("log-loss").textContent = digits(loss, 4);
+    $("base-log-loss").textContent =
+      `base rate: ${digits(base, 4)}` +
       (base > 0 ? `, ${digits(Math.abs(100 * (1 - loss / base)), 1)} % ${loss < base ? "better" : "worse"}` : "");
     $("model").dataset.better = loss < base;
     $("auc").textContent = digits(quality.roc_auc, 3);
   }
 
-  // --- the playbook folder, while something is wrong with it ---
-  const moment = (at) => {
+  // --- errors of the playbook ---
+  const formatTime = (at) => {
     const when = new Date(Number(at));
     const today = when.toDateString() === new Date().toDateString();
     return today ? time(at) : `${text(when.toLocaleDateString())} ${time(at).slice(0, 5)}`;
   };
-  function playbook(shown) {
-    const problems = Array.isArray(shown.problems) ? shown.problems.slice(0, 20) : [],
-      count = Number(shown.count) || problems.length;
-    $("playbook").hidden = problems.length === 0;
-    if (!problems.length) return;
-    const live = !shown.live
-      ? "nothing is decided, for no playbook was live before"
-      : `${Number(shown.live_since) ? `the playbook of ${moment(shown.live_since)}` : "an older playbook"} stays live`;
-    $("wrong").textContent =
-      `${text(shown.folder)}/ has ${count === 1 ? "1 mistake" : `${count} mistakes`}, since ${moment(shown.since)}: ${live}`;
-    const more = count - problems.length;
-    $("problems").replaceChildren(
-      ...problems.map((one) => make("li", {}, text(one, 400))),
-      ...(more > 0 ? [make("li", {}, `and ${more} more: attimo check ${text(shown.folder)}`)] : []),
+  function showPlaybookStatus(entry) {
+    const errors = Array.isArray(entry.errors) ? entry.errors.slice(0, 20) : [],
+      count = Number(entry.count) || errors.length;
+    $("playbook").hidden = errors.length === 0;
+    if (!errors.length) return;
+    const live = !entry.live
+      ? "no playbook is live, so no decisions are made"
+      : `${Number(entry.live_since) ? `the playbook of ${formatTime(entry.live_since)}` : "an older playbook"} stays live`;
+    $("playbook-summary").textContent =
+      `${text(entry.folder)}/ has ${count === 1 ? "1 error" : `${count} errors`} since ${formatTime(entry.since)}; ${live}`;
+    const more = count - errors.length;
+    $("playbook-errors").replaceChildren(
+      ...errors.map((error) => element("li", {}, text(error, 400))),
+      ...(more > 0 ? [element("li", {}, `and ${more} more; run attimo check ${text(entry.folder)}`)] : []),
     );
   }
 
-  // --- records in the wrong partition, while there are too many ---
-  function misrouted(shown) {
-    $("misrouted").hidden = !shown.problem;
-    $("astray").textContent = text(shown.problem, 400);
+  // --- warning about misrouted records ---
+  function showMisrouted(entry) {
+    $("misrouted").hidden = !entry.warning;
+    $("misrouted-warning").textContent = text(entry.warning, 400);
   }
 
-  // --- the feed: what arrives within a frame is drawn at once ---
+  // --- the feed: entries that arrive within one frame are drawn together ---
   let paused = false,
-    waiting = [],
-    drawing = 0;
-  const known = new Set(); // decisions may be repeated after a crash, with the same id
-  function take(shown) {
-    const { kind, id } = shown;
-    if (kind === "watching") return status("live", "Watching");
-    if (kind === "error") return status("away", `The log does not answer: ${text(shown.because)}`);
-    if (kind === "model") return model(shown);
-    if (kind === "playbook") return playbook(shown);
-    if (kind === "misrouted") return misrouted(shown);
+    pendingEntries = [],
+    frameRequest = 0;
+  const seenIds = new Set(); // after a crash decisions may be repeated with the same id
+  function receive(entry) {
+    const { kind, id } = entry;
+    if (kind === "connected") return setStatus("connected", "Connected");
+    if (kind === "error") return setStatus("disconnected", `Log unavailable: ${text(entry.error)}`);
+    if (kind === "model") return showModel(entry);
+    if (kind === "playbook") return showPlaybookStatus(entry);
+    if (kind === "misrouted") return showMisrouted(entry);
     if (kind === "skipped") {
-      missed += Number(shown.n) || 0;
-      skipped.hidden = false;
-      skipped.textContent = `${missed} too quick to show`;
+      skippedCount += Number(entry.count) || 0;
+      skippedElement.hidden = false;
+      skippedElement.textContent = `${skippedCount} not shown (rate limit)`;
       return undefined;
     }
-    if (!KINDS.includes(kind) || (id && known.has(id))) return undefined;
-    if (id && known.add(id).size > 2000) known.delete(known.values().next().value);
-    numbers[kind].textContent = String(++counts[kind]);
+    if (!KINDS.includes(kind) || (id && seenIds.has(id))) return undefined;
+    if (id && seenIds.add(id).size > 2000) seenIds.delete(seenIds.values().next().value);
+    counterElements[kind].textContent = String(++counts[kind]);
     if (!paused) {
-      waiting.push(shown);
-      drawing = drawing || requestAnimationFrame(draw);
+      pendingEntries.push(entry);
+      frameRequest = frameRequest || requestAnimationFrame(drawPending);
     }
     return undefined;
   }
-  function draw() {
-    drawing = 0;
-    for (const shown of waiting.slice(-3 * ROWS)) {
-      const column = $(COLUMN[shown.kind]);
-      column.prepend(line(shown));
-      while (column.childElementCount > ROWS) column.lastElementChild.remove();
+  function drawPending() {
+    frameRequest = 0;
+    for (const entry of pendingEntries.slice(-3 * MAX_ROWS)) {
+      const column = $(COLUMN_OF_KIND[entry.kind]);
+      column.prepend(row(entry));
+      while (column.childElementCount > MAX_ROWS) column.lastElementChild.remove();
     }
-    waiting = [];
+    pendingEntries = [];
   }
   $("pause").addEventListener("click", () => {
     paused = !paused;
     $("pause").setAttribute("aria-pressed", String(paused));
-    $("pause").textContent = paused ? "Go on" : "Pause";
+    $("pause").textContent = paused ? "Resume" : "Pause";
   });
 
-  function status(state, words) {
+  function setStatus(state, message) {
     $("status").dataset.state = state;
-    $("status").textContent = words;
+    $("status").textContent = message;
   }
-  let pause = 500;
+  let retryDelay = 500;
   function connect() {
     const feed = new EventSource("/live/feed");
     feed.onopen = () => {
-      pause = 500;
-      playbook({}); // told anew while something is wrong
-      misrouted({});
-      status("live", "Watching");
+      retryDelay = 500;
+      showPlaybookStatus({}); // current alerts are sent again
+      showMisrouted({});
+      setStatus("connected", "Connected");
     };
     feed.onmessage = ({ data }) => {
-      let shown = null;
+      let entry = null;
       try {
-        shown = JSON.parse(data);
+        entry = JSON.parse(data);
       } catch {
-        /* a broken line is no line */
+        /* ignore invalid entries */
       }
-      if (shown && typeof shown === "object") take(shown);
+      if (entry && typeof entry === "object") receive(entry);
     };
     feed.onerror = () => {
       feed.close();
-      status("away", "Not connected; trying again");
-      setTimeout(connect, pause);
-      pause = Math.min(10000, pause * 2);
+      setStatus("disconnected", "Not connected; retrying");
+      setTimeout(connect, retryDelay);
+      retryDelay = Math.min(10000, retryDelay * 2);
     };
   }
   connect();

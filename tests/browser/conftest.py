@@ -7,25 +7,31 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.shop_server import ShopServer, shop_server
-from tests.support import CHROMIUM
+from tests.harness.fake_server import FakeServer, fake_server
+from tests.harness.support import CHROMIUM
 
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--no-first-run"]
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
-MEASURED: list[str] = []
+MEASUREMENTS: list[str] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was measured on the way; nothing depends on it."""
-    for line in MEASURED:
+    for line in MEASUREMENTS:
         terminalreporter.write_line(line)
 
 
 @pytest.fixture
-def measured() -> list[str]:
-    return MEASURED
+def measurements() -> list[str]:
+    return MEASUREMENTS
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +46,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def shop() -> Iterator[ShopServer]:
-    with shop_server() as found:
+def server() -> Iterator[FakeServer]:
+    with fake_server() as found:
         yield found
 
 
 @pytest.fixture
-def base_url(shop: ShopServer) -> str:
-    return shop.url
+def base_url(server: FakeServer) -> str:
+    return server.url
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def errors() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def visitor(browser: Browser, errors: list[str]) -> Iterator[Callable[..., BrowserContext]]:
+def new_context(browser: Browser, errors: list[str]) -> Iterator[Callable[..., BrowserContext]]:
     """Makes visitors: a browser context each, with its own cookies and storage."""
     opened: list[BrowserContext] = []
 
@@ -77,12 +83,12 @@ def visitor(browser: Browser, errors: list[str]) -> Iterator[Callable[..., Brows
 
 
 @pytest.fixture
-def page(visitor: Callable[..., BrowserContext]) -> Page:
-    return visitor().new_page()
+def page(new_context: Callable[..., BrowserContext]) -> Page:
+    return new_context().new_page()
 
 
 @pytest.fixture
-def until() -> Callable[..., Any]:
+def wait_until() -> Callable[..., Any]:
     """Wait until something holds. The time limit only ends a test that has already failed."""
 
     def wait(page: Page, holds: Callable[[], Any]) -> Any:
@@ -96,15 +102,30 @@ def until() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def offer() -> Callable[..., dict[str, Any]]:
+def make_action() -> Callable[..., dict[str, Any]]:
     """Published messages, as `domain.action.published` writes them."""
 
-    def make(kind: str = "arm", format: str = "popup", campaign: str = "stay", **more: Any) -> dict[str, Any]:
-        content = {"title": "Before you go", "html": "<p>Ten percent off <b>today</b>.</p>", "button": "Show me",
-                   "url": "/offer", "coupon": "STAY10", **more.pop("content", {})}
+    def make(kind: str = "preload", format: str = "popup", campaign: str = "stay", **more: Any) -> dict[str, Any]:
+        content = {
+            "title": "Before you go",
+            "html": "<p>Ten percent off <b>today</b>.</p>",
+            "button": "Show me",
+            "url": "/offer",
+            "coupon": "STAY10",
+            **more.pop("content", {}),
+        }
         return {
-            "type": kind, "id": f"clicks-1-{campaign}-0", "at": int(time.time() * 1000), "anonymous_id": "x", "v": 1,
-            "shop": "demo", "campaign": campaign, "format": format, "content": content, "expires_in_ms": 60_000, **more,
+            "type": kind,
+            "id": f"clicks-1-{campaign}-0",
+            "at": int(time.time() * 1000),
+            "anonymous_id": "x",
+            "v": 1,
+            "shop": "demo",
+            "campaign": campaign,
+            "format": format,
+            "content": content,
+            "expires_in_ms": 60_000,
+            **more,
         }
 
     return make

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from connectors import assets
-from tests.browser.shop_server import WEB, ShopServer
-from tests.browser.steps import Offer, Until, arm, connected
+from connectors.http import responses
+from tests.harness.browser import Offer, Until, open_connected, push_and_wait
+from tests.harness.fake_server import WEB, FakeServer
 
 pytestmark = pytest.mark.browser
 
@@ -19,16 +19,21 @@ BODY = '<button id="before">Before</button><p>Shop</p><a id="after" href="#x">Af
 
 @pytest.mark.parametrize("format", ["popup", "banner", "bar"])
 @pytest.mark.parametrize("width", [320, 1000])
-def test_each_format_is_shown_in_its_shadow_and_fits(
-    visitor: Callable[..., BrowserContext], shop: ShopServer, until: Until, offer: Offer, format: str, width: int
+def test_each_format_renders_in_its_shadow_root_and_fits(
+    new_context: Callable[..., BrowserContext],
+    server: FakeServer,
+    wait_until: Until,
+    make_action: Offer,
+    format: str,
+    width: int,
 ) -> None:
-    page = visitor(viewport={"width": width, "height": 600}).new_page()
-    connected(page, shop, until, shop.page(body=BODY))
-    shop.push("send", offer("send", format))
+    page = new_context(viewport={"width": width, "height": 600}).new_page()
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    server.push("send", make_action("send", format))
     box = page.get_by_role("dialog" if format == "popup" else "region", name="Before you go")
     expect(box).to_be_visible()
     expect(box.get_by_text("Ten percent off today.")).to_be_visible()
-    expect(box.get_by_role("link", name="Show me")).to_have_attribute("href", shop.url + "/offer")
+    expect(box.get_by_role("link", name="Show me")).to_have_attribute("href", server.url + "/offer")
     expect(box.get_by_text("STAY10")).to_be_visible()
     place = box.bounding_box()
     assert place is not None
@@ -38,34 +43,41 @@ def test_each_format_is_shown_in_its_shadow_and_fits(
     sizes = box.locator(".actions > *").evaluate_all("all => all.map((one) => [one.offsetWidth, one.offsetHeight])")
     assert all(size == sizes[0] for size in sizes), "yes and no are equally large"
     assert page.evaluate("document.body.innerText").strip().startswith("Before"), "outside the shadow nothing changed"
-    shown = until(page, lambda: shop.tracked("Offer Shown"))
+    shown = wait_until(page, lambda: server.tracked("Offer Shown"))
     assert shown[0]["properties"] == {"action_id": "clicks-1-stay-0", "campaign": "stay"}
 
 
-def test_a_page_s_own_style_does_not_reach_in(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    url = shop.page(body=BODY, head="<style>* {color: red !important; display: block !important} "
-                                    "attimo-offer {display: none !important}</style>")
-    connected(page, shop, until, url)
-    shop.push("send", offer("send"))
+def test_page_styles_do_not_affect_the_widget(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    url = server.page(
+        body=BODY,
+        head="<style>* {color: red !important; display: block !important} "
+        "attimo-offer {display: none !important}</style>",
+    )
+    open_connected(page, server, wait_until, url)
+    server.push("send", make_action("send"))
     title = page.get_by_role("heading", name="Before you go")
     expect(title).to_be_visible()
     assert title.evaluate("(one) => getComputedStyle(one).color") == "rgb(34, 48, 43)"
 
 
-def test_the_shadow_is_closed_unless_asked(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    shop.page()
-    shop.pages["/"] = shop.pages["/"].replace('data-shadow="open"', "")
-    connected(page, shop, until, shop.url + "/")
-    arm(page, shop, offer("send"))
+def test_shadow_root_is_closed_by_default(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    server.page()
+    server.pages["/"] = server.pages["/"].replace('data-shadow="open"', "")
+    open_connected(page, server, wait_until, server.url + "/")
+    push_and_wait(page, server, make_action("send"))
     assert page.evaluate("document.querySelector('attimo-offer').shadowRoot") is None
 
 
-def test_keyboard_focus_is_kept_in_the_popup_and_given_back(
-    page: Page, shop: ShopServer, until: Until, offer: Offer
+def test_keyboard_focus_is_trapped_and_restored(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
 ) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
+    open_connected(page, server, wait_until, server.page(body=BODY))
     page.focus("#before")
-    arm(page, shop, offer("send"))
+    push_and_wait(page, server, make_action("send"))
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_focused()
     inside = "document.activeElement.localName === 'attimo-offer'"
@@ -80,12 +92,14 @@ def test_keyboard_focus_is_kept_in_the_popup_and_given_back(
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     assert page.evaluate("document.activeElement.id") == "before"
-    assert until(page, lambda: shop.tracked("Offer Dismissed"))[0]["properties"]["campaign"] == "stay"
+    assert wait_until(page, lambda: server.tracked("Offer Dismissed"))[0]["properties"]["campaign"] == "stay"
 
 
-def test_the_popup_says_what_it_is(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send"))
+def test_popup_has_accessible_name_and_role(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send"))
     dialog = page.get_by_role("dialog", name="Before you go")
     expect(dialog).to_have_attribute("aria-modal", "true")
     expect(dialog).to_have_accessible_description("Ten percent off today.")
@@ -96,19 +110,23 @@ def test_the_popup_says_what_it_is(page: Page, shop: ShopServer, until: Until, o
 
 
 @pytest.mark.parametrize("format", ["popup", "bar"])
-def test_a_picture_for_the_eye_alone_is_not_read_out(
-    page: Page, shop: ShopServer, until: Until, offer: Offer, format: str
+def test_decorative_image_has_empty_alt_text(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, format: str
 ) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
+    open_connected(page, server, wait_until, server.page(body=BODY))
     html = "<img src='/shop/img/vento-radio.svg' alt='A radio'><img src='/shop/img/icon.svg' alt=''>"
-    arm(page, shop, offer("send", format, content={"image_url": "/shop/img/sole-candle.svg", "html": html}))
+    push_and_wait(
+        page, server, make_action("send", format, content={"image_url": "/shop/img/sole-candle.svg", "html": html})
+    )
     images = page.locator("attimo-offer img")
     assert images.evaluate_all("all => all.map((one) => one.getAttribute('alt'))") == ["", "A radio", ""]
 
 
-def test_a_bar_of_one_line_holds_its_cross(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send", "bar", content={"html": "", "button": "", "coupon": ""}))
+def test_single_line_bar_contains_its_close_button(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send", "bar", content={"html": "", "button": "", "coupon": ""}))
     bar, cross = page.get_by_role("region").bounding_box(), page.get_by_role("button", name="Close").bounding_box()
     assert bar is not None
     assert cross is not None
@@ -117,12 +135,12 @@ def test_a_bar_of_one_line_holds_its_cross(page: Page, shop: ShopServer, until: 
 
 
 @pytest.mark.parametrize("way", ["No, thanks", "Close", "backdrop", "Escape"])
-def test_every_way_out_counts_once_and_holds_for_the_visit(
-    page: Page, shop: ShopServer, until: Until, offer: Offer, way: str
+def test_every_dismissal_is_reported_once_per_session(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, way: str
 ) -> None:
-    url = shop.page(body=BODY)
-    connected(page, shop, until, url)
-    arm(page, shop, offer("send"))
+    url = server.page(body=BODY)
+    open_connected(page, server, wait_until, url)
+    push_and_wait(page, server, make_action("send"))
     if way == "backdrop":
         page.mouse.click(5, 300)
     elif way == "Escape":
@@ -130,32 +148,36 @@ def test_every_way_out_counts_once_and_holds_for_the_visit(
     else:
         page.get_by_role("button", name=way).click()
     expect(page.locator("attimo-offer")).to_have_count(0)
-    until(page, lambda: shop.tracked("Offer Dismissed"))
-    connected(page, shop, until, url)
-    shop.push("send", offer("send", id="another"))
-    arm(page, shop, offer("send", "bar", "other"))
+    wait_until(page, lambda: server.tracked("Offer Dismissed"))
+    open_connected(page, server, wait_until, url)
+    server.push("send", make_action("send", id="another"))
+    push_and_wait(page, server, make_action("send", "bar", "other"))
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert len(shop.tracked("Offer Dismissed")) == 1
+    assert len(server.tracked("Offer Dismissed")) == 1
 
 
-@pytest.mark.parametrize("way", ["close", "yes"])
-def test_who_answers_at_once_has_seen_it(page: Page, shop: ShopServer, until: Until, offer: Offer, way: str) -> None:
+@pytest.mark.parametrize("way", ["close", "primary"])
+def test_immediate_click_also_reports_the_impression(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, way: str
+) -> None:
     """Before the frame is drawn, and before it is settled which tab shows it."""
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer(content={"url": "#there", "button": "Show me"}))
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action(content={"url": "#there", "button": "Show me"}))
     page.evaluate(f"""() => {{
         {EXIT};
         document.querySelector('attimo-offer').shadowRoot.querySelector('.{way}').click(); }}""")
     answer = "Offer Dismissed" if way == "close" else "Offer Clicked"
-    until(page, lambda: shop.tracked(answer))
+    wait_until(page, lambda: server.tracked(answer))
     page.wait_for_timeout(200)
-    told = [name for name in shop.names() if name.startswith("Offer ")]
+    told = [name for name in server.message_names() if name.startswith("Offer ")]
     assert told == ["Offer Shown", answer]
 
 
-def test_a_drag_that_ends_outside_does_not_dismiss(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send"))
+def test_a_drag_that_ends_outside_does_not_dismiss(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send"))
     box = page.get_by_text("Ten percent").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 5, box["y"] + 5)
@@ -165,56 +187,64 @@ def test_a_drag_that_ends_outside_does_not_dismiss(page: Page, shop: ShopServer,
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
-def test_a_click_is_reported_although_the_page_goes_away(
-    page: Page, shop: ShopServer, until: Until, offer: Offer
+def test_click_is_reported_when_the_page_unloads(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
 ) -> None:
-    shop.page("/offer")
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send"))
+    server.page("/offer")
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send"))
     page.get_by_role("link", name="Show me").click()
     page.wait_for_url("**/offer")
-    assert until(page, lambda: shop.tracked("Offer Clicked"))[0]["properties"]["action_id"] == "clicks-1-stay-0"
-    assert not shop.tracked("Offer Dismissed")
+    assert wait_until(page, lambda: server.tracked("Offer Clicked"))[0]["properties"]["action_id"] == "clicks-1-stay-0"
+    assert not server.tracked("Offer Dismissed")
 
 
-def test_the_coupon_is_copied(
-    visitor: Callable[..., BrowserContext], shop: ShopServer, until: Until, offer: Offer
+def test_coupon_code_is_copied(
+    new_context: Callable[..., BrowserContext], server: FakeServer, wait_until: Until, make_action: Offer
 ) -> None:
-    context = visitor(permissions=["clipboard-read", "clipboard-write"])
+    context = new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send"))
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send"))
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "STAY10"
 
 
 @pytest.mark.parametrize(("motion", "animations"), [("reduce", 0), ("no-preference", 1)])
-def test_motion_is_reduced_where_asked(
-    visitor: Callable[..., BrowserContext], shop: ShopServer, until: Until, offer: Offer, motion: Any, animations: int
+def test_reduced_motion_is_respected(
+    new_context: Callable[..., BrowserContext],
+    server: FakeServer,
+    wait_until: Until,
+    make_action: Offer,
+    motion: Any,
+    animations: int,
 ) -> None:
-    page = visitor(reduced_motion=motion).new_page()
-    connected(page, shop, until, shop.page(body=BODY))
+    page = new_context(reduced_motion=motion).new_page()
+    open_connected(page, server, wait_until, server.page(body=BODY))
     page.evaluate("""document.addEventListener('attimo:shown', () => {
         const dialog = document.querySelector('attimo-offer').shadowRoot.querySelector('dialog');
         window.moving = dialog.getAnimations().length; })""")
-    arm(page, shop, offer("send"))
+    push_and_wait(page, server, make_action("send"))
     assert page.evaluate("window.moving") == animations
 
 
 # When it is shown
 
 
-def test_an_exit_intent_shows_what_is_armed_in_the_same_frame_with_the_network_cut(
-    visitor: Callable[..., BrowserContext], shop: ShopServer, until: Until, offer: Offer,
-    measured: list[str],
+def test_exit_intent_shows_preloaded_offer_offline(
+    new_context: Callable[..., BrowserContext],
+    server: FakeServer,
+    wait_until: Until,
+    make_action: Offer,
+    measurements: list[str],
 ) -> None:
-    context = visitor()
+    context = new_context()
     page = context.new_page()
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer(content={"image_url": "/shop/img/vento-radio.svg"}))
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action(content={"image_url": "/shop/img/vento-radio.svg"}))
     picture = "document.querySelector('attimo-offer').shadowRoot.querySelector('img').complete"
-    until(page, lambda: page.evaluate(picture))
+    wait_until(page, lambda: page.evaluate(picture))
     expect(page.get_by_role("dialog")).to_have_count(0)
     context.set_offline(True)
     page.evaluate("""() => {
@@ -238,31 +268,33 @@ def test_an_exit_intent_shows_what_is_armed_in_the_same_frame_with_the_network_c
     assert seen["inFrame"], "and when the frame of the event was drawn"
     order = page.evaluate("performance.getEntriesByType('mark').map((one) => one.name)")
     assert order == ["attimo:exit-intent", "attimo:shown"]
-    measured.append(f"exit intent to the frame that shows it: drawn within {seen['ms']:.1f} ms (the frame's end)")
-    assert not shop.tracked("Exit Intent")
+    measurements.append(f"exit intent to the frame that shows it: drawn within {seen['ms']:.1f} ms (the frame's end)")
+    assert not server.tracked("Exit Intent")
     context.set_offline(False)
-    until(page, lambda: shop.tracked("Exit Intent") and shop.tracked("Offer Shown"))
+    wait_until(page, lambda: server.tracked("Exit Intent") and server.tracked("Offer Shown"))
 
 
 def test_a_send_waits_for_a_hidden_tab(
-    visitor: Callable[..., BrowserContext], shop: ShopServer, until: Until, offer: Offer
+    new_context: Callable[..., BrowserContext], server: FakeServer, wait_until: Until, make_action: Offer
 ) -> None:
-    page = visitor().new_page()
+    page = new_context().new_page()
     page.add_init_script("""window.away = false;
         Object.defineProperty(document, 'hidden', {get: () => window.away});""")
-    connected(page, shop, until, shop.page(body=BODY))
+    open_connected(page, server, wait_until, server.page(body=BODY))
     page.evaluate("window.away = true")
-    arm(page, shop, offer("send"), "armed")
+    push_and_wait(page, server, make_action("send"), "preloaded")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
-def test_expiry_follows_the_monotonic_clock(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
+def test_expiry_follows_the_monotonic_clock(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
     page.evaluate("""() => { const now = performance.now.bind(performance); window.ahead = 0;
         performance.now = () => now() + window.ahead; Date.now = () => 0; }""")
-    arm(page, shop, offer())
+    push_and_wait(page, server, make_action())
     page.evaluate("window.ahead = 60001")
     page.evaluate(EXIT)
     expect(page.get_by_role("dialog")).to_have_count(0)
@@ -271,160 +303,172 @@ def test_expiry_follows_the_monotonic_clock(page: Page, shop: ShopServer, until:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
-def test_what_is_expired_is_taken_away(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
+def test_expired_offer_is_removed(page: Page, server: FakeServer, wait_until: Until, make_action: Offer) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
     page.evaluate("""() => { window.gone = new Promise((done) =>
-        document.addEventListener('attimo:disarmed', (event) => done(event.detail.reason))); }""")
-    shop.push("arm", offer(campaign="late", expires_in_ms=0))
-    shop.push("arm", offer(expires_in_ms=50))
+        document.addEventListener('attimo:cancelled', (event) => done(event.detail.reason))); }""")
+    server.push("preload", make_action(campaign="late", expires_in_ms=0))
+    server.push("preload", make_action(expires_in_ms=50))
     assert page.evaluate("window.gone") == "expired"
     expect(page.locator("attimo-offer")).to_have_count(0)
 
 
-def test_the_higher_priority_has_the_slot(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer(campaign="low", content={"title": "Low"}))
-    arm(page, shop, offer(campaign="high", priority=5, content={"title": "High"}))
-    arm(page, shop, offer(campaign="bar", format="bar", content={"title": "Bar"}))
+def test_highest_priority_offer_is_shown(page: Page, server: FakeServer, wait_until: Until, make_action: Offer) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action(campaign="low", content={"title": "Low"}))
+    push_and_wait(page, server, make_action(campaign="high", priority=5, content={"title": "High"}))
+    push_and_wait(page, server, make_action(campaign="bar", format="bar", content={"title": "Bar"}))
     page.evaluate(EXIT)
     expect(page.get_by_role("dialog", name="High")).to_be_visible()
     expect(page.get_by_role("dialog", name="Low")).to_have_count(0)
     assert page.locator("attimo-offer[open][data-format=bar]").count() == 1
-    shop.push("send", offer("send", campaign="later", content={"title": "Later"}))
-    arm(page, shop, offer(campaign="mark", format="banner"))
+    server.push("send", make_action("send", campaign="later", content={"title": "Later"}))
+    push_and_wait(page, server, make_action(campaign="mark", format="banner"))
     expect(page.get_by_role("dialog")).to_have_accessible_name("High")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog", name="Later")).to_be_visible()
-    shop.push("send", offer("send", campaign="top", priority=9, content={"title": "Top"}))
+    server.push("send", make_action("send", campaign="top", priority=9, content={"title": "Top"}))
     expect(page.get_by_role("dialog", name="Top")).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(1)
 
 
-def test_an_action_is_carried_out_once_in_a_browser(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    url = shop.page(body=BODY)
-    connected(page, shop, until, url)
-    action = offer("send")
-    arm(page, shop, action)
-    until(page, lambda: shop.tracked("Offer Shown"))
-    shop.push("send", action)
-    shop.armed = [action]
-    connected(page, shop, until, url)
-    arm(page, shop, offer("send", "bar", "other"))
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    assert len([one for one in shop.tracked("Offer Shown") if one["properties"]["campaign"] == "stay"]) == 1
-
-
-@pytest.mark.parametrize("kind", ["send", "arm"])
-def test_two_tabs_show_it_once(
-    visitor: Callable[..., BrowserContext], shop: ShopServer, until: Until, offer: Offer, kind: str
+def test_action_is_executed_once_per_browser(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
 ) -> None:
-    context = visitor()
-    url = shop.page(body=BODY)
+    url = server.page(body=BODY)
+    open_connected(page, server, wait_until, url)
+    action = make_action("send")
+    push_and_wait(page, server, action)
+    wait_until(page, lambda: server.tracked("Offer Shown"))
+    server.push("send", action)
+    server.preloaded = [action]
+    open_connected(page, server, wait_until, url)
+    push_and_wait(page, server, make_action("send", "bar", "other"))
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert len([one for one in server.tracked("Offer Shown") if one["properties"]["campaign"] == "stay"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["send", "preload"])
+def test_two_tabs_show_the_offer_once(
+    new_context: Callable[..., BrowserContext], server: FakeServer, wait_until: Until, make_action: Offer, kind: str
+) -> None:
+    context = new_context()
+    url = server.page(body=BODY)
     tabs = [context.new_page(), context.new_page()]
     for tab in tabs:
-        connected(tab, shop, until, url)
-        tab.evaluate("""() => { window.held = []; window.lost = [];
-            document.addEventListener('attimo:armed', (event) => window.held.push(event.detail.campaign));
-            document.addEventListener('attimo:disarmed', ({ detail }) =>
+        open_connected(tab, server, wait_until, url)
+        tab.evaluate("""() => { window.preloaded = []; window.lost = [];
+            document.addEventListener('attimo:preloaded', (event) => window.preloaded.push(event.detail.campaign));
+            document.addEventListener('attimo:cancelled', ({ detail }) =>
                 detail.campaign === 'stay' && window.lost.push(detail.reason)); }""")  # the banner is either's
-    shop.push(kind, offer(kind))
-    shop.push("arm", offer(campaign="next", format="banner"))
+    server.push(kind, make_action(kind))
+    server.push("preload", make_action(campaign="next", format="banner"))
     for tab in tabs:
-        until(tab, lambda tab=tab: tab.evaluate("window.held.includes('next')"))
-    if kind == "arm":
+        wait_until(tab, lambda tab=tab: tab.evaluate("window.preloaded.includes('next')"))
+    if kind == "preload":
         for tab in tabs:
             tab.evaluate(f"() => {{ {EXIT} }}")
     popup = "attimo-offer[open][data-format=popup]"
-    until(tabs[0], lambda: shop.tracked("Offer Shown"))
-    until(tabs[0], lambda: sum(tab.locator(popup).count() for tab in tabs) == 1)
-    if kind == "arm":
-        assert all(tab.evaluate("window.held.length") == 2 for tab in tabs)
-        assert sum("elsewhere" in tab.evaluate("window.lost") for tab in tabs) == 1
+    wait_until(tabs[0], lambda: server.tracked("Offer Shown"))
+    wait_until(tabs[0], lambda: sum(tab.locator(popup).count() for tab in tabs) == 1)
+    if kind == "preload":
+        assert all(tab.evaluate("window.preloaded.length") == 2 for tab in tabs)
+        assert sum("other_tab" in tab.evaluate("window.lost") for tab in tabs) == 1
     tabs[0].wait_for_timeout(200)
     assert sum(tab.locator(popup).count() for tab in tabs) == 1
-    assert len([one for one in shop.tracked("Offer Shown") if one["properties"]["campaign"] == "stay"]) == 1
+    assert len([one for one in server.tracked("Offer Shown") if one["properties"]["campaign"] == "stay"]) == 1
 
 
 # When it is not
 
 
-def test_a_disarm_takes_back_what_is_not_shown(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer())
-    arm(page, shop, offer(campaign="other", format="bar"))
-    shop.push("disarm", {"type": "disarm", "id": "d", "at": 1, "campaign": "stay", "v": 1, "shop": "demo"})
-    until(page, lambda: page.locator("attimo-offer").count() == 1)
+def test_cancel_removes_an_offer_not_yet_shown(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action())
+    push_and_wait(page, server, make_action(campaign="other", format="bar"))
+    server.push("cancel", {"type": "cancel", "id": "d", "at": 1, "campaign": "stay", "v": 1, "shop": "demo"})
+    wait_until(page, lambda: page.locator("attimo-offer").count() == 1)
     page.evaluate(EXIT)
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert page.locator("attimo-offer[open][data-format=bar]").count() == 1
 
 
-@pytest.mark.parametrize(("happens", "left"), [
-    ("attimo.track('Product Added', {product_id: 'p'})", 0),
-    ("attimo.page()", 1),
-    ("attimo.track('Order Completed', {order_id: '1'})", 0),
-    ("attimo.reset()", 0),
-    ("attimo.consent({marketing: false})", 0),
-    ("attimo.consent({analytics: false})", 0),
-])
-def test_what_disarms_by_itself(
-    page: Page, shop: ShopServer, until: Until, offer: Offer, happens: str, left: int
+@pytest.mark.parametrize(
+    ("happens", "left"),
+    [
+        ("attimo.track('Product Added', {product_id: 'p'})", 0),
+        ("attimo.page()", 1),
+        ("attimo.track('Order Completed', {order_id: '1'})", 0),
+        ("attimo.reset()", 0),
+        ("attimo.consent({marketing: false})", 0),
+        ("attimo.consent({analytics: false})", 0),
+    ],
+)
+def test_events_that_cancel_preloaded_offers(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, happens: str, left: int
 ) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer(disarm_on=["Product Added", "Cart Viewed"]))
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action(cancel_on=["Product Added", "Cart Viewed"]))
     page.evaluate(f"() => {{ {happens} }}")
     assert page.locator("attimo-offer").count() == left
     page.evaluate(EXIT)
     expect(page.get_by_role("dialog")).to_have_count(left)
 
 
-def test_an_order_also_closes_what_is_open(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send"))
+def test_order_closes_an_open_offer(page: Page, server: FakeServer, wait_until: Until, make_action: Offer) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send"))
     page.evaluate("attimo.track('Order Completed', {order_id: '1'})")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert not shop.tracked("Offer Dismissed")
+    assert not server.tracked("Offer Dismissed")
 
 
 # The stream
 
 
-def test_the_armed_set_is_restored_and_is_the_whole_truth(
-    page: Page, shop: ShopServer, until: Until, offer: Offer
+def test_snapshot_replaces_all_preloaded_offers(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
 ) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer(campaign="old", format="bar"))
-    shop.armed = [offer()]
-    shop.hang_up()
-    until(page, lambda: page.locator("attimo-offer[data-format=popup]").count() == 1)
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action(campaign="old", format="bar"))
+    server.preloaded = [make_action()]
+    server.close_streams()
+    wait_until(page, lambda: page.locator("attimo-offer[data-format=popup]").count() == 1)
     assert page.locator("attimo-offer").count() == 1
     page.evaluate(EXIT)
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
-def test_nothing_breaks_without_a_server(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    shop.token_status = 500
-    page.goto(shop.page(body=BODY))
-    until(page, lambda: shop.tracked("page"))
+def test_widget_recovers_from_server_errors(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    server.token_status = 500
+    page.goto(server.page(body=BODY))
+    wait_until(page, lambda: server.tracked("page"))
     page.evaluate(EXIT)
-    shop.token_status = 200
-    shop.armed = [offer()]
-    until(page, lambda: page.locator("attimo-offer").count() == 1)
+    server.token_status = 200
+    server.preloaded = [make_action()]
+    wait_until(page, lambda: page.locator("attimo-offer").count() == 1)
 
 
-def test_an_id_of_another_browser_is_given_up_once(page: Page, shop: ShopServer, until: Until, offer: Offer) -> None:
-    shop.bound["stolen-id-1"] = "somebody's nonce"
+def test_id_bound_to_another_browser_is_replaced_once(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer
+) -> None:
+    server.bound["stolen-id-1"] = "somebody's nonce"
     page.add_init_script(
-        "if (!localStorage.getItem('attimo.rebound')) document.cookie = 'attimo_id=stolen-id-1;path=/'")
-    shop.armed = [offer()]
-    page.goto(shop.page(body=BODY))
-    until(page, lambda: page.locator("attimo-offer").count() == 1)
-    ids = [message["anonymousId"] for message in shop.unique()]
+        "if (!localStorage.getItem('attimo.rebound_at')) document.cookie = 'attimo_id=stolen-id-1;path=/'"
+    )
+    server.preloaded = [make_action()]
+    page.goto(server.page(body=BODY))
+    wait_until(page, lambda: page.locator("attimo-offer").count() == 1)
+    ids = [message["anonymousId"] for message in server.unique_messages()]
     assert ids[0] == "stolen-id-1"
     assert page.evaluate("attimo.anonymousId()") == ids[-1] != "stolen-id-1"
-    shop.bound[ids[-1]] = "somebody else's again"
+    server.bound[ids[-1]] = "somebody else's again"
     page.reload()
-    until(page, lambda: len(shop.tracked("page")) > 2)
+    wait_until(page, lambda: len(server.tracked("page")) > 2)
     page.wait_for_timeout(300)
     assert page.evaluate("attimo.anonymousId()") == ids[-1], "not on every page"
 
@@ -448,9 +492,11 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("html", ATTACKS)
-def test_hostile_content_does_nothing(page: Page, shop: ShopServer, until: Until, offer: Offer, html: str) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    arm(page, shop, offer("send", content={"html": html + "<p>Kept</p>"}))
+def test_hostile_content_is_inert(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, html: str
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    push_and_wait(page, server, make_action("send", content={"html": html + "<p>Kept</p>"}))
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Kept")).to_be_visible()
     for bait in dialog.get_by_text("bait").all():
@@ -465,16 +511,18 @@ def test_hostile_content_does_nothing(page: Page, shop: ShopServer, until: Until
     assert not [one for one in left if any(word in one for word in bad)]
     page.wait_for_timeout(50)
     assert page.evaluate("window.hurt") is None
-    assert page.url == shop.url + "/"
+    assert page.url == server.url + "/"
 
 
-@pytest.mark.parametrize("url", [
-    "javascript:window.hurt=1", "data:text/html,x", "vbscript:x", " javascript:1", "file:///etc/passwd",
-])
-def test_only_web_addresses_are_followed(page: Page, shop: ShopServer, until: Until, offer: Offer, url: str) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
+@pytest.mark.parametrize(
+    "url", ["javascript:window.hurt=1", "data:text/html,x", "vbscript:x", " javascript:1", "file:///etc/passwd"]
+)
+def test_only_web_addresses_are_followed(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, url: str
+) -> None:
+    open_connected(page, server, wait_until, server.page(body=BODY))
     title = "<img src=x onerror='window.hurt=1'>"
-    arm(page, shop, offer("send", content={"url": url, "image_url": url, "title": title}))
+    push_and_wait(page, server, make_action("send", content={"url": url, "image_url": url, "title": title}))
     dialog = page.get_by_role("dialog")
     assert dialog.locator("[href], img").count() == 0
     expect(dialog.get_by_role("heading")).to_have_text(title)
@@ -482,24 +530,31 @@ def test_only_web_addresses_are_followed(page: Page, shop: ShopServer, until: Un
     assert page.evaluate("window.hurt") is None
 
 
-@pytest.mark.parametrize("data", [
-    "null", "7", "[]", "{}", '{"type":"arm"}',
-    '{"type":"arm","id":"1","campaign":"c","format":"takeover","expires_in_ms":9}',
-    '{"type":"send","id":"1","campaign":"c","format":"popup","content":null,"expires_in_ms":9000}',
-    '{"type":"arm","id":"1","campaign":"c","format":"bar","content":{"title":{"a":1}},"expires_in_ms":"soon"}',
-])
-def test_nonsense_on_the_stream_is_survived(
-    page: Page, shop: ShopServer, until: Until, offer: Offer, errors: list[str], data: str
+@pytest.mark.parametrize(
+    "data",
+    [
+        "null",
+        "7",
+        "[]",
+        "{}",
+        '{"type":"preload"}',
+        '{"type":"preload","id":"1","campaign":"c","format":"takeover","expires_in_ms":9}',
+        '{"type":"send","id":"1","campaign":"c","format":"popup","content":null,"expires_in_ms":9000}',
+        '{"type":"preload","id":"1","campaign":"c","format":"bar","content":{"title":{"a":1}},"expires_in_ms":"soon"}',
+    ],
+)
+def test_invalid_stream_messages_are_ignored(
+    page: Page, server: FakeServer, wait_until: Until, make_action: Offer, errors: list[str], data: str
 ) -> None:
-    connected(page, shop, until, shop.page(body=BODY))
-    for name in ("arm", "send", "disarm", "armed"):
-        shop.push(name, json.loads(data))
-    arm(page, shop, offer(campaign="sound"))
+    open_connected(page, server, wait_until, server.page(body=BODY))
+    for name in ("preload", "send", "cancel", "snapshot"):
+        server.push(name, json.loads(data))
+    push_and_wait(page, server, make_action(campaign="sound"))
     page.evaluate(EXIT)
     expect(page.get_by_role("dialog", name="Before you go")).to_be_visible()
     errors.clear()  # the console may say what it could not read
 
 
 def test_pixel_and_widget_are_small() -> None:
-    sizes = {name: len(assets.load(WEB / name, spare=True).packed) for name in ("pixel.js", "widget.js")}
+    sizes = {name: len(responses.load_asset(WEB / name, strip=True).gzipped) for name in ("pixel.js", "widget.js")}
     assert sum(sizes.values()) < 12_000, sizes

@@ -1,83 +1,94 @@
 """match_segments: who enters, who leaves, and what happens to both when the playbook changes."""
 
-from domain.action import Move
-from domain.playbook import Playbook
-from state.person import Person
-from tests.visitor import T0, Visitor, playbook, short
+from domain.action import SegmentChange
+from domain.playbook.playbook import Playbook
+from state.person.model import Person
+from tests.harness.person import T0, PersonHarness, make_playbook, summarize
 
 ENGAGED = {"engaged": {"when": {"session": {"pages_at_least": 2}}}}
 
 
-def test_entering_and_leaving_say_why() -> None:
-    visitor = Visitor(playbook(segments=ENGAGED))
-    assert visitor.does(0, "Page Viewed") == []
-    (entered,) = visitor.does(1_000, "Page Viewed")
-    assert isinstance(entered, Move)
+def test_segment_changes_record_their_reasons() -> None:
+    visitor = PersonHarness(make_playbook(segments=ENGAGED))
+    assert visitor.emit(0, "Page Viewed") == []
+    (entered,) = visitor.emit(1_000, "Page Viewed")
+    assert isinstance(entered, SegmentChange)
     assert (entered.entered, entered.segment, entered.at, entered.anonymous_id) == (True, "engaged", T0 + 1_000, "x")
-    assert entered.because.held == ("at least 2 pages this visit (has 2)",)
+    assert entered.because.passed == ("at least 2 pages this session (has 2)",)
     assert entered.because.trigger == "Page Viewed"
     assert visitor.person.segments == {"engaged": T0 + 1_000}
-    (left,) = visitor.waits(2_000_000)
-    assert isinstance(left, Move)
+    (left,) = visitor.advance(2_000_000)
+    assert isinstance(left, SegmentChange)
     assert (left.entered, left.at) == (False, T0 + 1_801_000), "the visit ended 30 minutes after its last event"
     assert left.because.trigger == "time"
-    assert left.because.failed == ("at least 2 pages this visit (has 0)",)
+    assert left.because.failed == ("at least 2 pages this session (has 0)",)
     assert visitor.person.segments == {}
 
 
-def test_a_segment_of_a_segment_follows_in_the_same_happening_whatever_their_names() -> None:
-    visitor = Visitor(playbook(segments={
-        "a": {"when": {"in_segment": "b", "has": {"country": "IT"}}}, "b": {"when": {"not": {"in_segment": "c"}}},
-        "c": {"when": {"session": {"pages_at_least": 2}}}}))
-    assert short(visitor.does(0, "Page Viewed")) == [(0, "entered", "b"), (0, "entered", "a")]
-    assert short(visitor.does(1, "Page Viewed")) == [(1, "entered", "c"), (1, "left", "b"), (1, "left", "a")]
+def test_nested_segments_update_on_the_same_event() -> None:
+    visitor = PersonHarness(
+        make_playbook(
+            segments={
+                "a": {"when": {"in_segment": "b", "has": {"country": "IT"}}},
+                "b": {"when": {"not": {"in_segment": "c"}}},
+                "c": {"when": {"session": {"pages_at_least": 2}}},
+            }
+        )
+    )
+    assert summarize(visitor.emit(0, "Page Viewed")) == [(0, "entered", "b"), (0, "entered", "a")]
+    assert summarize(visitor.emit(1, "Page Viewed")) == [(1, "entered", "c"), (1, "exited", "b"), (1, "exited", "a")]
 
 
-def test_a_segment_of_a_learned_band() -> None:
-    visitor = Visitor(playbook(segments={"keen": {"when": {"in_segment": "likely_buyers", "cart": {"empty": True}}}}))
-    visitor.does(0, "Page Viewed")
+def test_segment_can_refer_to_a_score_band() -> None:
+    visitor = PersonHarness(
+        make_playbook(segments={"keen": {"when": {"in_segment": "likely_buyers", "cart": {"empty": True}}}})
+    )
+    visitor.emit(0, "Page Viewed")
     assert visitor.person.segments == {}
     visitor.person.band = "likely_buyers"
-    visitor.does(1, "Page Viewed")
+    visitor.emit(1, "Page Viewed")
     assert set(visitor.person.segments) == {"keen"}
 
 
-def test_a_new_playbook_matches_at_the_next_happening_and_drops_what_it_no_longer_has() -> None:
-    visitor = Visitor(playbook(segments={**ENGAGED, "lately": {
-        "when": {"did": {"event": "Page Viewed", "within": "1d"}}}}))
-    visitor.does(0, "Page Viewed")
-    visitor.does(1, "Page Viewed")
+def test_new_playbook_applies_on_the_next_event() -> None:
+    visitor = PersonHarness(
+        make_playbook(segments={**ENGAGED, "lately": {"when": {"did": {"event": "Page Viewed", "within": "1d"}}}})
+    )
+    visitor.emit(0, "Page Viewed")
+    visitor.emit(1, "Page Viewed")
     assert set(visitor.person.segments) == {"engaged", "lately"}
-    visitor.swaps(playbook(segments={"here": {"when": {"session": {"pages_at_least": 1}}}}))
-    moves = visitor.does(2, "Product Viewed", product_id="p")
-    assert short(moves) == [(2, "left", "lately"), (2, "left", "engaged"), (2, "entered", "here")]
-    assert isinstance(moves[0], Move)
+    visitor.switch_playbook(make_playbook(segments={"here": {"when": {"session": {"pages_at_least": 1}}}}))
+    moves = visitor.emit(2, "Product Viewed", product_id="p")
+    assert summarize(moves) == [(2, "exited", "lately"), (2, "exited", "engaged"), (2, "entered", "here")]
+    assert isinstance(moves[0], SegmentChange)
     assert moves[0].because.reason == "removed"
     assert set(visitor.person.timers) == {"session_end:"}
-    assert visitor.person.rules == visitor.context.rules.short
+    assert visitor.person.playbook_hash == visitor.context.rules.short_hash
 
 
-def test_a_band_is_not_dropped_with_the_playbook() -> None:
-    visitor = Visitor(Playbook())
+def test_score_band_survives_a_playbook_change() -> None:
+    visitor = PersonHarness(Playbook())
     visitor.person.segments["undecided"] = T0
-    visitor.does(0, "Page Viewed")
+    visitor.emit(0, "Page Viewed")
     assert visitor.person.segments == {"undecided": T0}
 
 
-def test_bots_and_aliases_belong_nowhere() -> None:
-    visitor = Visitor(playbook(segments=ENGAGED))
-    for person in (Person(id="a:x", bot=True), Person(id="a:x", alias_of="u:ann")):
+def test_bots_and_aliases_are_in_no_segment() -> None:
+    visitor = PersonHarness(make_playbook(segments=ENGAGED))
+    for person in (Person(id="a:x", bot=True), Person(id="a:x", merged_into="u:ann")):
         visitor.person = person
         for _ in range(3):
-            visitor.does(0, "Page Viewed")
+            visitor.emit(0, "Page Viewed")
         assert visitor.actions == []
         assert person.segments == {}
 
 
-def test_the_timer_of_a_segment_that_is_gone_does_nothing() -> None:
-    visitor = Visitor(playbook(segments={"lately": {"when": {"did": {"event": "Page Viewed", "within": "1m"}}}}))
-    visitor.does(0, "Page Viewed")
-    visitor.context.rules = Visitor(Playbook()).context.rules
-    visitor.person.rules = visitor.context.rules.short
-    visitor.waits(120_000)
+def test_timer_of_a_removed_segment_is_ignored() -> None:
+    visitor = PersonHarness(
+        make_playbook(segments={"lately": {"when": {"did": {"event": "Page Viewed", "within": "1m"}}}})
+    )
+    visitor.emit(0, "Page Viewed")
+    visitor.context.rules = PersonHarness(Playbook()).context.rules
+    visitor.person.playbook_hash = visitor.context.rules.short_hash
+    visitor.advance(120_000)
     assert (60_000, "segment:lately") in visitor.fired

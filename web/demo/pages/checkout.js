@@ -1,10 +1,10 @@
-import { empty, make, money, open, tell, write } from "../house.js";
-import { cart, inCart, lines, onDiscount, sayApplied, totals } from "../basket.js";
-import { sumsOf } from "../sums.js";
+import { emptyState, element, money, renderPage, attimo, write } from "../shop.js";
+import { cart, inCart, lines, onDiscount, trackCouponApplied, totals } from "../cart.js";
+import { totalsList } from "../totals.js";
 
 const order_id = "L" + Date.now().toString(36).toUpperCase();
 
-/* What is bought, in the words of the Segment spec: `discount` and `coupon` say what was taken off, and why. */
+/* The order as the Segment spec defines it, with `discount` and `coupon`. */
 function order() {
   const sums = totals();
   return {
@@ -22,9 +22,9 @@ function order() {
 }
 
 function draw(main) {
-  sayApplied();
+  trackCouponApplied();
   const sums = totals();
-  const field = (label, name, more) => make("label", {}, label, make("input", { name, required: true, ...more }));
+  const field = (label, name, more) => element("label", {}, label, element("input", { name, required: true, ...more }));
   const buy = (event) => {
     event.preventDefault();
     write("order", order());
@@ -32,28 +32,28 @@ function draw(main) {
     location.href = "order.html";
   };
   main.replaceChildren(
-    make("h1", {}, "Check out"),
-    make(
+    element("h1", {}, "Check out"),
+    element(
       "div",
       { class: "columns" },
-      make(
+      element(
         "form",
         { class: "fields", onsubmit: buy },
         field("Name", "name", { value: "Ada Example", autocomplete: "name" }),
         field("Street and town", "address", { value: "1 Quiet Lane, Lumeville", autocomplete: "street-address" }),
-        make("p", { class: "note" }, "This is a demo: what you type stays in this form, and no payment is taken."),
-        make("button", { class: "button", id: "buy" }, `Buy for ${money(sums.total)}`),
+        element("p", { class: "note" }, "This is a demo: what you type stays in this form, and no payment is taken."),
+        element("button", { class: "button", id: "buy" }, `Buy for ${money(sums.total)}`),
       ),
-      make("aside", { class: "sums" }, sumsOf(sums)),
+      element("aside", { class: "totals" }, totalsList(sums)),
     ),
   );
 }
 
-open((main) => {
+renderPage((main) => {
   if (!lines(cart()).length) {
-    return main.append(make("h1", {}, "Check out"), empty("Your cart is empty.", "Look around"));
+    return main.append(element("h1", {}, "Check out"), emptyState("Your cart is empty.", "Browse products"));
   }
-  tell("track", "Checkout Started", order());
+  attimo("track", "Checkout Started", order());
   onDiscount(() => draw(main));
   draw(main);
 });

@@ -1,16 +1,16 @@
-/* A landing page, for letters about lamps: its first place is filled for the one who comes. */
-import { card, make, open, products, told } from "../house.js";
+/* A landing page for emails about lamps; its slot is filled for each visitor. */
+import { card, element, renderPage, products, trackListViewed } from "../shop.js";
 
-open((main) => {
+renderPage((main) => {
   const lamps = products.filter((one) => one.category === "Light");
   main.append(
-    make(
+    element(
       "div",
       { class: "hero" },
-      make("h1", {}, "Light for long evenings"),
-      make("div", { id: "for-you" }, make("p", {}, "Lamps and candles that are kind to the eyes.")),
+      element("h1", {}, "Light for long evenings"),
+      element("div", { id: "for-you" }, element("p", {}, "Lamps and candles that are kind to the eyes.")),
     ),
-    make("div", { class: "grid" }, lamps.map(card)),
+    element("div", { class: "grid" }, lamps.map(card)),
   );
-  told("lighting", "Light", lamps);
+  trackListViewed("lighting", "Light", lamps);
 });

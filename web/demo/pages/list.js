@@ -1,6 +1,6 @@
-import { card, make, open, products, query, tell, told } from "../house.js";
+import { card, element, renderPage, products, query, attimo, trackListViewed } from "../shop.js";
 
-open((main) => {
+renderPage((main) => {
   const category = query.get("category") || "", words = (query.get("q") || "").trim().slice(0, 80);
   const matches = (product) =>
     (!category || product.category === category) &&
@@ -10,45 +10,45 @@ open((main) => {
       .every((word) => (product.name + " " + product.text + " " + product.category).toLowerCase().includes(word));
   const found = products.filter(matches);
   const link = (name) =>
-    make(
+    element(
       "a",
       { href: name ? "?category=" + name : "./", "aria-current": name === category && "page" },
       name || "Everything",
     );
   main.append(
-    make(
+    element(
       "div",
       { class: "hero" },
-      make("h1", {}, "Things for slow evenings"),
-      // A campaign may fill this for one person (format "slot", slot "#for-you"); others read what stands here.
-      make(
+      element("h1", {}, "Things for slow evenings"),
+      // A campaign may fill this slot (format "slot", slot "#for-you"); others see the default content.
+      element(
         "div",
         { id: "for-you" },
-        make(
+        element(
           "p",
           {},
           "Twelve objects, chosen with care. Move the pointer out of the window when you have seen enough.",
         ),
       ),
     ),
-    make(
+    element(
       "div",
       { class: "tools" },
-      make(
+      element(
         "nav",
         { class: "categories", "aria-label": "Categories" },
         ["", ...new Set(products.map((one) => one.category))].map(link),
       ),
-      make(
+      element(
         "form",
         { role: "search" },
-        make("input", { type: "search", name: "q", value: words, placeholder: "Search", "aria-label": "Search" }),
+        element("input", { type: "search", name: "q", value: words, placeholder: "Search", "aria-label": "Search" }),
       ),
     ),
     found.length
-      ? make("div", { class: "grid" }, found.map(card))
-      : make("p", { class: "empty" }, "Nothing here by that name."),
+      ? element("div", { class: "grid" }, found.map(card))
+      : element("p", { class: "empty" }, "Nothing here by that name."),
   );
-  if (words) tell("track", "Products Searched", { query: words });
-  else told(category || "all", category, found);
+  if (words) attimo("track", "Products Searched", { query: words });
+  else trackListViewed(category || "all", category, found);
 });

@@ -1,7 +1,7 @@
-import { make, open, tell, write } from "../house.js";
+import { element, renderPage, attimo, write } from "../shop.js";
 
-const said = make("p", { class: "said", role: "status" });
-const name = make("input", {
+const statusText = element("p", { class: "status", role: "status" });
+const name = element("input", {
   name: "user_id",
   required: true,
   maxlength: 40,
@@ -13,37 +13,37 @@ const name = make("input", {
 async function enter(event) {
   event.preventDefault();
   try {
-    // A real shop computes user_hash on its server, for the user it has checked.
-    const answer = await fetch("/shop/login", {
+    // A real shop computes user_hash on its server, after it has authenticated the user.
+    const response = await fetch("/shop/login", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ user_id: name.value.trim() }),
     });
-    if (!answer.ok) throw new Error(String(answer.status));
-    const user = await answer.json();
+    if (!response.ok) throw new Error(String(response.status));
+    const user = await response.json();
     write("user", user);
-    tell("identify", user.user_id, { first_name: user.user_id }, { userHash: user.user_hash });
+    attimo("identify", user.user_id, { first_name: user.user_id }, { userHash: user.user_hash });
     location.href = "./";
   } catch {
-    said.textContent = "The server did not answer. Is attimo running with the demo switched on?";
+    statusText.textContent = "No response from the server. Is attimo running in demo mode?";
   }
 }
 
-open((main) =>
+renderPage((main) =>
   main.append(
-    make(
+    element(
       "form",
       { class: "fields narrow", onsubmit: enter },
-      make("h1", {}, "Sign in"),
-      make(
+      element("h1", {}, "Sign in"),
+      element(
         "p",
         {},
         "Any name will do; there are no passwords here. ",
         "Sign in as the same name in another browser to be one person in two places.",
       ),
-      make("label", {}, "Name", name),
-      make("button", { class: "button" }, "Sign in"),
-      said,
+      element("label", {}, "Name", name),
+      element("button", { class: "button" }, "Sign in"),
+      statusText,
     ),
   ),
 );

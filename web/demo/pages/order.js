@@ -1,16 +1,16 @@
-import { empty, make, money, open, read } from "../house.js";
+import { emptyState, element, money, renderPage, read } from "../shop.js";
 
-open((main) => {
-  const done = read("order", null);
-  if (!done) return main.append(empty("There is no order yet.", "Back to the shop"));
-  // The pixel says "Order Completed" for this, once, however often the page is loaded.
+renderPage((main) => {
+  const order = read("order", null);
+  if (!order) return main.append(emptyState("There is no order yet.", "Back to the shop"));
+  // The pixel sends "Order Completed" for this once, even if the page is reloaded.
   main.append(
-    make(
+    element(
       "div",
-      { class: "thanks", "data-attimo-order": JSON.stringify(done) },
-      make("h1", {}, "Thank you"),
-      make("p", {}, `Your order ${done.order_id} over ${money(done.total)} is on its way, in spirit.`),
-      make("a", { class: "button", href: "./" }, "Back to the shop"),
+      { class: "thanks", "data-attimo-order": JSON.stringify(order) },
+      element("h1", {}, "Thank you"),
+      element("p", {}, `Your order ${order.order_id} over ${money(order.total)} is on its way, in spirit.`),
+      element("a", { class: "button", href: "./" }, "Back to the shop"),
     ),
   );
 });

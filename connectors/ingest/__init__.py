@@ -1,0 +1,1 @@
+"""`attimo ingest`: JSON lines and point-of-sale receipts."""

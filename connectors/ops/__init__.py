@@ -1,0 +1,1 @@
+"""Operations: supervisor, `attimo up`, `attimo top`."""

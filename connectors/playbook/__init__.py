@@ -1,0 +1,1 @@
+"""The playbook folder and its status file."""

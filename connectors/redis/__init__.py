@@ -1,0 +1,1 @@
+"""Redis: publisher, subscriptions, embedded server."""

@@ -1,0 +1,1 @@
+"""Structs of the playbook files, their templates, and their schema."""

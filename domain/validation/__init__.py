@@ -1,0 +1,1 @@
+"""`attimo check`: decoding of the playbook files, errors and warnings."""

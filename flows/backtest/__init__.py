@@ -1,0 +1,1 @@
+"""`attimo rehearse`: backtests a playbook on recorded events."""

@@ -1,0 +1,167 @@
+"""The adapters between Bytewax and the worker: a source, a keyed step and a sink.
+
+One source per Bytewax worker reads all of its input. Batches are keyed by shard, so the result does not depend on the
+number of workers. All state is in the store; Bytewax's own snapshots are placeholders.
+
+Garbage collection: Python's automatic collector is off, since a full collection takes tens of milliseconds and people
+hold no reference cycles. Instead, the sink collects the young generation between two batches and freezes the rest.
+
+Clean stop: SIGTERM and SIGINT set a flag; the source reads it and ends its input.
+"""
+
+import gc
+import signal
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Final
+
+from bytewax import operators as op
+from bytewax.inputs import DynamicSource, StatelessSourcePartition
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+
+from domain.settings import Settings
+from flows.worker import ShardBatch, Worker
+from state.context import StepFunction
+
+MIN_YOUNG_OBJECTS: Final = 2_000
+"""New containers that make a young collection worthwhile. It takes 0.3 to 0.5 ms after batches of about 50 events, and
+up to 5 ms after batches of several hundred."""
+
+
+def collect_and_freeze() -> None:
+    """Collect everything once (tenths of a second), freeze it, and turn off the automatic collector."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def collect_young() -> None:
+    """Collect and freeze the young generation if it is large enough."""
+    if gc.get_count()[0] >= MIN_YOUNG_OBJECTS:
+        gc.collect(0)
+        gc.freeze()
+
+
+def restore_gc() -> None:
+    """Turn the automatic collector on again."""
+    gc.unfreeze()
+    gc.enable()
+
+
+class StopFlag:
+    """Whether this process was asked to stop."""
+
+    requested: bool = False
+
+
+def handle_stop_signals() -> None:
+    """Make SIGTERM and SIGINT request a clean stop."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        StopFlag.requested = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+_workers_by_thread: dict[int, Worker] = {}
+
+_IMMEDIATELY = datetime(2000, 1, 1, tzinfo=UTC)
+"""Call `next_batch` again at once: it waits itself. (With a time just past, Bytewax waits another 0.1 ms.)"""
+
+
+def thread_worker(settings: Settings, steps: Sequence[StepFunction]) -> Worker:
+    """Return the worker of this thread: Bytewax runs one worker per thread.
+
+    The key is the thread id: `threading.local` loses its values whenever a Bytewax thread releases the interpreter.
+    """
+    thread_id = threading.get_ident()
+    worker = _workers_by_thread.get(thread_id)
+    if worker is None:
+        worker = _workers_by_thread[thread_id] = Worker(settings, steps)
+    return worker
+
+
+class _LogSourcePartition(StatelessSourcePartition[tuple[str, ShardBatch]]):
+    def __init__(self, worker: Worker, partitions: Sequence[int], single_worker: bool) -> None:
+        self.worker, self.partitions = worker, partitions
+        if single_worker:
+            worker.claim_partitions(partitions)
+        self.reader = worker.reader(partitions)
+        collect_and_freeze()
+
+    def next_batch(self) -> list[tuple[str, ShardBatch]]:
+        if StopFlag.requested:
+            raise StopIteration
+        if self.worker.playbook_retired():
+            collect_and_freeze()
+        return self.worker.read(self.reader, self.partitions)
+
+    def next_awake(self) -> datetime | None:
+        return _IMMEDIATELY
+
+    def close(self) -> None:
+        self.reader.close()
+        restore_gc()
+
+
+class LogSource(DynamicSource[tuple[str, ShardBatch]]):
+    """All input of a worker. Worker i of n (process or Bytewax worker) reads the partitions p with p mod n = i."""
+
+    def __init__(self, settings: Settings, steps: Sequence[StepFunction], share: tuple[int, int]) -> None:
+        self.settings, self.steps, self.share = settings, steps, share
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _LogSourcePartition:
+        i, n = self.share
+        worker = thread_worker(self.settings, self.steps)
+        of_process = [p for p in range(self.settings.partitions) if p % n == i]
+        return _LogSourcePartition(worker, of_process[worker_index::worker_count], single_worker=worker_count == 1)
+
+
+class ShardLogic(op.StatefulBatchLogic[ShardBatch, int, tuple[str, int]]):
+    """The keyed step: applies batches to one shard."""
+
+    def __init__(self, settings: Settings, steps: Sequence[StepFunction]) -> None:
+        self.settings, self.steps = settings, steps
+
+    def on_batch(self, values: list[ShardBatch]) -> tuple[list[int], bool]:
+        worker = thread_worker(self.settings, self.steps)
+        for work in values:
+            worker.apply(work)
+        return [values[0][0]], False
+
+    def snapshot(self) -> tuple[str, int]:
+        return ("shard", 1)
+
+
+class _PublishPartition(StatelessSinkPartition[Any]):
+    def __init__(self, worker: Worker) -> None:
+        self.worker, self._failed = worker, False
+
+    def write_batch(self, items: list[Any]) -> None:
+        try:
+            self.worker.publish()
+        except BaseException:  # `close` must not fail a second time
+            self._failed = True
+            raise
+        collect_young()  # after publishing, when no response waits for it
+
+    def close(self) -> None:
+        if self._failed:  # a second failure here would hide the first one
+            self.worker.close()
+        else:
+            self.worker.drain_and_close()
+        _workers_by_thread.pop(threading.get_ident(), None)
+
+
+class PublishSink(DynamicSink[Any]):
+    """One commit for all changed shards of the worker, then Redis and the log."""
+
+    def __init__(self, settings: Settings, steps: Sequence[StepFunction]) -> None:
+        self.settings, self.steps = settings, steps
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _PublishPartition:
+        return _PublishPartition(thread_worker(self.settings, self.steps))

@@ -1,0 +1,1 @@
+"""Simulation: real shards over recorded events, in virtual time."""

@@ -1,0 +1,1 @@
+"""The condition language: predicates, compiler, event counters, index."""

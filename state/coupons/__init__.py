@@ -1,0 +1,1 @@
+"""Coupons of a person, and the leasing of codes to shards."""

@@ -1,0 +1,1 @@
+"""Frequency caps, exposures, eligibility, experiments, goals and the decision history."""

@@ -1,0 +1,1 @@
+"""Explanations: why a person did or did not get a message."""

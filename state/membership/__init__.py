@@ -1,0 +1,1 @@
+"""Segment membership: changed dependencies, static segments, workflow runs, RFM."""

@@ -1,0 +1,1 @@
+"""The stored person: model, codec, addresses, deduplication."""

@@ -1,0 +1,1 @@
+"""How events change a profile: fragments, cart, session, e-commerce events."""

@@ -1,0 +1,1 @@
+"""The shard: applies the records of one partition."""

@@ -157,7 +157,7 @@ def _decide_candidate(
         reason, detail = QUIET_HOURS, "until they end, where they are"
     assignment = NO_EXPERIMENT if reason and reason not in HOLDOUT_REASONS else assign(person, rule, context.rules)
     if not reason and assignment.holdout_reason:
-        reason, detail = assignment.holdout_reason, "so that the effect can be told"
+        reason, detail = assignment.holdout_reason, "control group, to measure the effect"
     if not reason:
         try:
             effects.append(compose(person, profile, candidate, assignment, context, exceeded_cap))

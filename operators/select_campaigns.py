@@ -151,7 +151,9 @@ def preload_exit_offer(
         assignment = assign(person, rule, rules) if not reason else NO_EXPERIMENT
         if assignment.holdout_reason:
             if name == "Exit Intent":  # record the counterfactual exposure of the control group
-                context.candidates.append(Candidate(rule, assignment.holdout_reason, "so that the effect can be told"))
+                context.candidates.append(
+                    Candidate(rule, assignment.holdout_reason, "control group, to measure the effect")
+                )
             continue
         if not reason:
             reason, detail = _update_preload(person, profile, session, rule, assignment, preloaded, context, effects)

@@ -207,7 +207,7 @@ def _explain(
         _explain(node.children[0], person, profile, now, not negated, passed, failed)
         return
     children = node.children
-    if (node.kind == "any") != negated:  # one is enough: what failed beside it is nobody's reason
+    if (node.kind == "any") != negated:  # one passed child is enough: failed siblings explain nothing
         enough = [child for child in children if child.test(person, profile, now) != negated]
         if enough:
             children, failed = tuple(enough), []
@@ -227,7 +227,7 @@ def _in_segment(names: tuple[str, ...]) -> Predicate | Combinator:
 
 
 MAX_CLAUSES = 12
-"""Alternatives of one condition that are told apart; of what has more, only what all of them need is looked up."""
+"""Maximum clauses of one condition. Further alternatives are not indexed."""
 
 Clause = tuple[IndexKey, ...]
 """Statements all of which are necessary, on one of the alternative ways to make a condition true."""

@@ -58,7 +58,7 @@ class _Node:
 class PredicateIndex:
     """Over numbered conditions: (number, the ways it can become true). It is false when there are none.
 
-    So `few` conditions are not worth looking up: whoever asks a condition dearly, sets it to 0.
+    Up to `few` conditions are tested one by one. Set it to 0 if a test is expensive.
     """
 
     __slots__ = ("_empty", "_may_repeat", "_root")
@@ -245,7 +245,7 @@ MAX_CACHED_INDEXES = 500
 class DependencyIndex:
     """Named conditions that depend on things: bit n of a mask stands for the n-th.
 
-    Whoever is in none of them needs to be asked only about those that could hold.
+    Non-members are tested only against candidate conditions.
     """
 
     __slots__ = ("_bits", "_clauses", "_full_index", "_indexes", "all_mask", "masks")

@@ -1,4 +1,4 @@
-"""Properties: whether an event (or a trait) says what somebody wants it to say.
+"""Match properties of events and values of traits against filters.
 
 >>> from domain.event import Track
 >>> mugs = matcher({"category": ("mugs", "cups"), "price": PropertyFilter(at_least=5)})

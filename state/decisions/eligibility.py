@@ -150,5 +150,5 @@ def update_eligibility(person: Person, profile: ProfileFragment, context: StepCo
 
 
 def invalidate(person: Person) -> None:
-    """Nobody follows this person's audiences just now, so what changes meanwhile is not noted: ask anew afterwards."""
+    """Drop the cached results, because changes are not tracked until the next evaluation."""
     person.__dict__.pop("eligibility", None)

@@ -234,7 +234,7 @@ def _dry_run(
     person: Person, profile: ProfileFragment, rule: CampaignRule, prepared: PreparedContent, context: StepContext
 ) -> None:
     """Render with a placeholder code before a code is reserved; the result is cached by content fingerprint."""
-    dry_runs: dict[str, tuple[tuple[str, str], str, str]] = person.__dict__.setdefault("dry_runs", {})
+    dry_runs = person.derived.dry_runs
     key = context.rules.short_hash, content_fingerprint(prepared, person, profile)
     cached = dry_runs.get(rule.name)
     if cached is None or cached[0] != key:

@@ -55,7 +55,7 @@ def step(person: Person, event: Input, context: StepContext) -> Sequence[Effect]
             or new_playbook
             or "orders" in changed
             or isinstance(event, TimerFired)
-            or person.__dict__.get("rfm_model") is not context.quintiles
+            or person.derived.quintiles is not context.quintiles
         )
     ):
         before = person.rfm

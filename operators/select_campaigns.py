@@ -222,7 +222,7 @@ def _update_preload(
     )
     if previous_fingerprint == fingerprint:
         return "", ""
-    failures: dict[str, tuple[str, str, str]] = person.__dict__.setdefault("failed_preloads", {})
+    failures = person.derived.failed_preloads
     failed_with, failure, detail = failures.get(rule.name, ("", "", ""))
     if failed_with == fingerprint:  # same content as at the last failure
         return failure, detail

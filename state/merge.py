@@ -159,7 +159,7 @@ def build_merge_response(person: Person) -> dict[str, Any]:
     )
     for name in person.__struct_fields__:
         setattr(person, name, getattr(empty, name))
-    person.__dict__.clear()
+    person.__dict__.clear()  # drops `derived`
     return body
 
 
@@ -171,7 +171,7 @@ def merge_into(person: Person, body: dict[str, Any], now: int) -> None:
     given = msgspec.convert(body, MergeResponse)
     if given.v > VERSION:
         raise msgspec.ValidationError(f"merge response of version {given.v}; this program reads up to {VERSION}")
-    person.__dict__.pop("merged_profile", None)
+    person.derived.profile = None
     mine, theirs = person.session, given.session
     person.fragments = merge_fragment_maps(person.fragments, given.fragments)
     if theirs is not None:

@@ -122,9 +122,9 @@ class EligibilityCache:
 def update_eligibility(person: Person, profile: ProfileFragment, context: StepContext) -> EligibilityCache:
     """Ask the watched campaigns again whose audience this happening, or time, can have changed."""
     rules, now, changed = context.rules, context.now, context.changed_dependencies
-    kept: EligibilityCache | None = person.__dict__.get("eligibility")
+    kept = person.derived.eligibility
     if kept is None or kept.rules is not rules:
-        person.__dict__["eligibility"] = kept = EligibilityCache(rules)
+        person.derived.eligibility = kept = EligibilityCache(rules)
         return kept
     exits, seconds = kept.exit_offers, kept.time_on_site
     if changed is None or "session" in changed:
@@ -151,4 +151,4 @@ def update_eligibility(person: Person, profile: ProfileFragment, context: StepCo
 
 def invalidate(person: Person) -> None:
     """Drop the cached results, because changes are not tracked until the next evaluation."""
-    person.__dict__.pop("eligibility", None)
+    person.derived.eligibility = None

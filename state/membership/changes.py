@@ -14,7 +14,7 @@ Message events evaluate everything.
 Code that changes a person after segments were matched (a coupon reserved, a trait set by a workflow) sets the timer
 `again:` to now: everything is then evaluated again at the same instant, as an input of its own.
 
-The last observed values are cached with the person in memory (`Person.__dict__`) and never stored. After a reload
+The last observed values are kept in `Person.derived`, which is never stored. After a reload
 everything is evaluated. The result is the same, because it depends on the person alone.
 """
 
@@ -43,8 +43,9 @@ def changed_dependencies(person: Person, profile: ProfileFragment, event: Input)
     >>> changed_dependencies(person, ProfileFragment(), Page())
     ['pages', 'event:Page Viewed', 'last_seen']
     """
-    cache = person.__dict__
-    before: tuple[Any, ...] | None = cache.get("last_observed")
+    derived = person.derived
+    before = derived.observed
+    observed: tuple[Any, ...]
     session = person.session
     if session is None:
         observed = (
@@ -80,7 +81,7 @@ def changed_dependencies(person: Person, profile: ProfileFragment, event: Input)
             person.score,
             person.band,
         )
-    cache["last_observed"] = observed
+    derived.observed = observed
     if isinstance(event, TimerFired):
         return _changed_by_timer(
             event.kind, before is None or observed[0] != before[0], before is None or observed[11] != before[11]

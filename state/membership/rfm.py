@@ -40,7 +40,7 @@ def update_rfm(
 ) -> Sequence[SegmentChange | Outcome]:
     """Update the RFM cell; return the segment changes and outcomes.
 
-    `person.__dict__["rfm_model"]` holds the learned model that was used (in memory only).
+    `person.derived.quintiles` holds the learned model that was used.
 
     >>> from domain.playbook.playbook import Playbook
     >>> from domain.playbook.shop import RfmSettings, Shop
@@ -57,7 +57,7 @@ def update_rfm(
     ('532', 129)
     """
     thresholds = live_thresholds(context)
-    person.__dict__["rfm_model"] = context.quintiles
+    person.derived.quintiles = context.quintiles
     outcomes = publish_change(person, profile, context)
     cell = rfm.rfm_cell(profile, thresholds, context.now) if thresholds is not None else ""
     due = rfm.next_recency_drop(profile, thresholds, context.now) if thresholds is not None else None

@@ -10,10 +10,12 @@ in size (see the MAX_ constants). Times are ms since 1970, money is integer mino
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 
 from domain.record import SHARD_INPUT_STREAMS
+from state.person.derived import DerivedState
 
 
 class ExposureCounter(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
@@ -476,7 +478,7 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     - `pool_allocator` and `code_cache` belong to no human being: ids "c:<pool>" and "d:<pool>#…", which no event can
       contain (`state/coupons/leasing.py`).
 
-    `dict=True` allows derived values in `__dict__` while the person is in memory; they are never stored.
+    `derived` holds computed values while the person is in memory; it is never stored (`dict=True` gives it its place).
     """
 
     id: str
@@ -513,6 +515,11 @@ class Person(msgspec.Struct, omit_defaults=True, dict=True):
     pool_allocator: PoolAllocator | None = None
     code_cache: CodeCache | None = None
     population_snapshot: PopulationSnapshot | None = None
+
+    @cached_property
+    def derived(self) -> DerivedState:
+        """Return the values computed from this person; `del person.derived` drops them."""
+        return DerivedState()
 
     def own_fragment(self) -> ProfileFragment:
         """Return the fragment of the person's own id; create it if missing."""

@@ -54,13 +54,11 @@ def merged_profile(person: Person) -> ProfileFragment:
     if len(fragments) < 2:
         return fragments.get(person.id) or next(iter(fragments.values()), _EMPTY)
     stamp = sum([fragment.version for fragment in fragments.values()]) * 64 + len(fragments)
-    cached = person.__dict__.get("merged_profile")
-    if cached is not None and cached[0] == stamp:
-        found: ProfileFragment = cached[1]
-        return found
-    combined = merge_fragments([fragments[origin] for origin in sorted(fragments)])
-    person.__dict__["merged_profile"] = (stamp, combined)
-    return combined
+    derived = person.derived
+    if derived.profile is None or derived.profile_stamp != stamp:
+        derived.profile = merge_fragments([fragments[origin] for origin in sorted(fragments)])
+        derived.profile_stamp = stamp
+    return derived.profile
 
 
 def merge_fragments(fragments: Iterable[ProfileFragment]) -> ProfileFragment:

@@ -1,6 +1,6 @@
 """attimo on the command line: up, run, ingest, topics, explain, coupons, check, schema, rehearse, top, settings.
 
-To read the code, start with `flows/onsite.py` (the steps that an event passes through), then `operators/` in that
+To read the code, start with `operators/steps.py` (the steps that an event passes through), then `operators/` in that
 order, then `state/shard/shard.py` (how state is stored) and `connectors/` (the outside systems).
 
 Settings: option > ATTIMO_* > attimo.toml > default; `attimo settings` shows the current values.

@@ -8,7 +8,7 @@ Bytewax is not included.
 from benchmarks.instance import BenchmarkInstance
 from benchmarks.profiling import profile_backlog
 from benchmarks.report import Budget, Result, make_result
-from flows.onsite import STEPS
+from operators.steps import STEPS
 
 
 def measure(instance: BenchmarkInstance, events: int, rounds: int) -> list[Result]:

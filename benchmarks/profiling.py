@@ -21,8 +21,8 @@ from benchmarks.instance import BenchmarkInstance, benchmark_instance
 from benchmarks.side_by_side import timed_step
 from connectors.log.log import Reader
 from flows import bytewax
-from flows.onsite import STEPS
 from flows.worker import MAX_RECORDS_PER_POLL, Worker
+from operators.steps import STEPS
 from state.context import StepFunction
 
 TOP = 15

@@ -18,7 +18,7 @@ from benchmarks.data import MESSAGE_ID_PLACEHOLDER, TIMESTAMP_PLACEHOLDER, Event
 from domain.action import OutboxRow
 from domain.playbook.playbook import Playbook
 from domain.record import ACTIONS, Record, event_stream
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.context import Input as What
 from state.context import StepContext, StepFunction
 from state.person.model import Person

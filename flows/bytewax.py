@@ -1,7 +1,7 @@
-"""The adapters between Bytewax and the worker: a source, a keyed step and a sink.
+"""The adapters between Bytewax and the worker: a source, a keyed step and a sink (`flows/onsite.py`).
 
 One source per Bytewax worker reads all of its input. Batches are keyed by shard, so the result does not depend on the
-number of workers. All state is in the store; Bytewax's own snapshots are placeholders.
+number of workers.
 
 Garbage collection: Python's automatic collector is off, since a full collection takes tens of milliseconds and people
 hold no reference cycles. Instead, the sink collects the young generation between two batches and freezes the rest.
@@ -11,11 +11,10 @@ Clean stop: SIGTERM and SIGINT set a flag; the source reads it and ends its inpu
 
 import gc
 import signal
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from bytewax import operators as op
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
@@ -67,22 +66,30 @@ def handle_stop_signals() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-_workers_by_thread: dict[int, Worker] = {}
-
 _IMMEDIATELY = datetime(2000, 1, 1, tzinfo=UTC)
 """Call `next_batch` again at once: it waits itself. (With a time just past, Bytewax waits another 0.1 ms.)"""
 
 
-def thread_worker(settings: Settings, steps: Sequence[StepFunction]) -> Worker:
-    """Return the worker of this thread: Bytewax runs one worker per thread.
+class Workers:
+    """The workers of this process by Bytewax worker index: the source and the sink with one index share one worker.
 
-    The key is the thread id: `threading.local` loses its values whenever a Bytewax thread releases the interpreter.
+    `share` (i, n): this process takes the partitions p with p mod n = i.
     """
-    thread_id = threading.get_ident()
-    worker = _workers_by_thread.get(thread_id)
-    if worker is None:
-        worker = _workers_by_thread[thread_id] = Worker(settings, steps)
-    return worker
+
+    def __init__(self, settings: Settings, steps: Sequence[StepFunction], share: tuple[int, int]) -> None:
+        self.settings, self.steps, self.share = settings, steps, share
+        self._by_index: dict[int, Worker] = {}
+
+    def get(self, index: int) -> Worker:
+        """Return the worker of this index; the first call makes it, in the thread that will use it."""
+        if index not in self._by_index:
+            self._by_index[index] = Worker(self.settings, self.steps)
+        return self._by_index[index]
+
+    def partitions(self, index: int, count: int) -> list[int]:
+        """Return the partitions that worker `index` of `count` reads."""
+        i, n = self.share
+        return [p for p in range(self.settings.partitions) if p % n == i][index::count]
 
 
 class _LogSourcePartition(StatelessSourcePartition[tuple[str, ShardBatch]]):
@@ -109,40 +116,37 @@ class _LogSourcePartition(StatelessSourcePartition[tuple[str, ShardBatch]]):
 
 
 class LogSource(DynamicSource[tuple[str, ShardBatch]]):
-    """All input of a worker. Worker i of n (process or Bytewax worker) reads the partitions p with p mod n = i."""
+    """The partitioned input: each worker reads its partitions and gives one batch per shard."""
 
-    def __init__(self, settings: Settings, steps: Sequence[StepFunction], share: tuple[int, int]) -> None:
-        self.settings, self.steps, self.share = settings, steps, share
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _LogSourcePartition:
-        i, n = self.share
-        worker = thread_worker(self.settings, self.steps)
-        of_process = [p for p in range(self.settings.partitions) if p % n == i]
-        return _LogSourcePartition(worker, of_process[worker_index::worker_count], single_worker=worker_count == 1)
+        worker, partitions = self.workers.get(worker_index), self.workers.partitions(worker_index, worker_count)
+        return _LogSourcePartition(worker, partitions, single_worker=worker_count == 1)
 
 
-class ShardLogic(op.StatefulBatchLogic[ShardBatch, int, tuple[str, int]]):
-    """The keyed step: applies batches to one shard."""
+class RouteToShard(op.StatefulBatchLogic[ShardBatch, ShardBatch, int]):
+    """The keyed step: Bytewax moves each batch to the worker that owns the shard, and keeps the batches in order.
 
-    def __init__(self, settings: Settings, steps: Sequence[StepFunction]) -> None:
-        self.settings, self.steps = settings, steps
+    The state of a shard is in the store, so the snapshot for Bytewax's recovery is empty.
+    """
 
-    def on_batch(self, values: list[ShardBatch]) -> tuple[list[int], bool]:
-        worker = thread_worker(self.settings, self.steps)
-        for work in values:
-            worker.apply(work)
-        return [values[0][0]], False
+    def on_batch(self, values: list[ShardBatch]) -> tuple[list[ShardBatch], bool]:
+        return values, False
 
-    def snapshot(self) -> tuple[str, int]:
-        return ("shard", 1)
+    def snapshot(self) -> int:
+        return 0
 
 
-class _PublishPartition(StatelessSinkPartition[Any]):
+class _ShardPartition(StatelessSinkPartition[tuple[str, ShardBatch]]):
     def __init__(self, worker: Worker) -> None:
         self.worker, self._failed = worker, False
 
-    def write_batch(self, items: list[Any]) -> None:
+    def write_batch(self, items: list[tuple[str, ShardBatch]]) -> None:
         try:
+            for _, batch in items:
+                self.worker.apply(batch)
             self.worker.publish()
         except BaseException:  # `close` must not fail a second time
             self._failed = True
@@ -154,14 +158,13 @@ class _PublishPartition(StatelessSinkPartition[Any]):
             self.worker.close()
         else:
             self.worker.drain_and_close()
-        _workers_by_thread.pop(threading.get_ident(), None)
 
 
-class PublishSink(DynamicSink[Any]):
-    """One commit for all changed shards of the worker, then Redis and the log."""
+class ShardSink(DynamicSink[tuple[str, ShardBatch]]):
+    """The output: apply the batches, then one commit for all changed shards of the worker, then Redis and the log."""
 
-    def __init__(self, settings: Settings, steps: Sequence[StepFunction]) -> None:
-        self.settings, self.steps = settings, steps
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> _PublishPartition:
-        return _PublishPartition(thread_worker(self.settings, self.steps))
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _ShardPartition:
+        return _ShardPartition(self.workers.get(worker_index))

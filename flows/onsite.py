@@ -4,6 +4,19 @@
                                      models, playbook ─┴▶ read ─▶ shards ─▶ publish
                  Redis, actions, messages, shard-messages, outcomes, dead-letters ◀─┘
 
+Bytewax does the following:
+
+- partitioned input: every worker reads its own partitions of the log;
+- keyed shards: a batch goes to the worker that owns its shard, in order, also between threads and processes;
+- output: it hands the batches of one read to the worker in one call;
+- scaling: independent processes (`--worker i/n`), threads (`bytewax.run -w n`) or a cluster (`-a`), with the same
+  answers.
+
+Everything else happens in the shard (`state/shard/shard.py`): it applies each event to one person with the steps of
+`operators/steps.py`, fires timers, and stages what changed. The worker (`flows/worker.py`) commits this to the store,
+with the positions in the log, and publishes. Recovery is the store's: a restarted worker goes on from its positions.
+Bytewax's recovery may be on or off; it restores nothing that the store does not have.
+
 python -m attimo run onsite            or, inside a clone:  python -m bytewax.run flows.onsite:flow
 """
 
@@ -18,45 +31,27 @@ from connectors import metrics
 from connectors.settings import load
 from domain.settings import Settings
 from flows import bytewax
-from flows.bytewax import LogSource, PublishSink, ShardLogic
+from flows.bytewax import LogSource, RouteToShard, ShardSink, Workers
 from flows.playbook_reload import require_playbook
-from operators import (
-    advance_workflows,
-    decide,
-    match_segments,
-    resolve_identity,
-    score,
-    select_campaigns,
-    update_profile,
-)
+from operators.steps import STEPS
 from state.context import StepFunction
-
-STEPS: Sequence[StepFunction] = (
-    resolve_identity.step,  # merge ids that belong to one person
-    update_profile.step,  # update the profile, the session and the counters
-    score.step,  # score the session with the model
-    match_segments.step,  # enter and exit segments
-    advance_workflows.step,  # start, advance and end workflow runs
-    select_campaigns.step,  # select candidate campaigns
-    decide.step,  # send, preload or suppress them
-)
 
 
 def flow(
     settings: Settings | None = None, steps: Sequence[StepFunction] = STEPS, share: tuple[int, int] = (0, 1)
 ) -> Dataflow:
     """Wire the on-site dataflow. `share` (i, n) takes the partitions p with p mod n = i."""
-    settings = settings or load({})
+    workers = Workers(settings or load({}), steps, share)
     onsite = Dataflow("onsite")
 
-    # Read: batches of encoded records and ticks, one per shard.
-    work = op.input("read", onsite, LogSource(settings, steps, share))
+    # Partitioned input: the log, and ticks of the clock, as one batch per shard.
+    batches = op.input("read", onsite, LogSource(workers))
 
-    # Apply: a shard is the ordered history of many people; each record passes through the steps above.
-    done = op.stateful_batch("shards", work, lambda _: ShardLogic(settings, steps))
+    # Keyed shards: each batch goes to the worker that owns the shard.
+    routed = op.stateful_batch("shards", batches, lambda _: RouteToShard())
 
-    # Publish: one commit for all shards, then Redis and the log.
-    op.output("publish", done, PublishSink(settings, steps))
+    # Output: apply the steps, one commit for all changed shards, then Redis and the log.
+    op.output("publish", routed, ShardSink(workers))
     return onsite
 
 

@@ -1,6 +1,6 @@
 """The backtest: runs a playbook on recorded events with the live steps and without outside effects.
 
-    clicks, carts, purchases, people ─▶ survey ─▶ identity clusters ─▶ the steps of flows/onsite.py ─┐
+    clicks, carts, purchases, people ─▶ survey ─▶ identity clusters ─▶ the steps of a person ────────┐
     batch records, models (store) ─────────────────────┘      in N processes, in virtual time        │
     actions, messages (live decisions) ───────────────────────────────────▶ count ◀──────────────────┘
                                                                               └─▶ report
@@ -42,12 +42,12 @@ from flows.backtest.counts import BacktestReport, BacktestResult, Period, Report
 from flows.backtest.household import BacktestRun, ClusterHistory, scheduled_record
 from flows.backtest.reach import ReachAnalysis, trigger_paths
 from flows.backtest.timeline import format_timeline
-from flows.onsite import STEPS
 from flows.simulation.identity_clusters import IdentityClusters, ids_in_record
 from flows.simulation.reactions import REACTION_EVENTS, SHOWN_EVENTS
 from flows.simulation.virtual_time import LiveModels, MessageNamer, ModelHistory, StreamPartition, recorded_order
 from flows.worker import store_path
 from operators import select_campaigns
+from operators.steps import STEPS
 from state.explain.explain import explain
 from state.local_time import local_timestamp, zone_info
 from state.person.model import person_key

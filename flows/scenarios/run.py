@@ -1,6 +1,6 @@
 """Scenarios: tests of a playbook in Markdown, run by the engine in virtual time.
 
-    scenarios/*.md ─▶ rows ─▶ records and timers ─▶ the steps of flows/onsite.py ─▶ effects ─▶ passed or failed
+    scenarios/*.md ─▶ rows ─▶ records and timers ─▶ operators/steps.py ─▶ effects ─▶ passed or failed
 
 The shards and steps are the live ones, over an empty store. Offers count as seen at once, messages as delivered, and a
 preloaded offer as seen at the next "Exit Intent", as in a backtest (`flows/simulation/reactions.py`).
@@ -32,10 +32,10 @@ from domain.playbook.playbook import Playbook
 from domain.playbook.scenario import STEP_ACTIONS, DetailValue, Scenario, ScenarioRow
 from domain.record import DEFAULT_PARTITIONS, Record, event_stream, partition_of
 from domain.validation.scenarios import CONTENT_PARTS, DEFAULT_PERSON, FEEDBACK_PREFIXES, check_scenario, given_value
-from flows.onsite import STEPS
 from flows.scenarios.explain import ScenarioExplainer, content_part, format_offset
 from flows.simulation.reactions import ReactionSimulator, TimelineEntry
 from flows.simulation.virtual_time import ClusterSimulation, LiveModels, ScheduledRecord, resolve_person
+from operators.steps import STEPS
 from state.person.model import Person, person_key
 from state.playbook.compiled import Rules, compile_rules
 

@@ -19,8 +19,8 @@ from connectors.metrics import (
 )
 from domain.record import MIN_MISROUTED_RECORDS, NewRecord
 from domain.settings import Settings
-from flows.onsite import STEPS
 from flows.worker import Worker
+from operators.steps import STEPS
 from state.shard.counts import DECAY_WINDOW, MisroutedMonitor
 from tests.harness.shard import encode
 from tests.harness.support import free_port

@@ -17,8 +17,8 @@ from domain.playbook.playbook import Playbook
 from domain.record import PUBLIC_STREAMS, SHARD_INPUT_STREAMS, SHARD_MESSAGES, NewRecord, Record, partition_of
 from flows import backfill
 from flows.backfill import CUTOFF_STEP, Backfill
-from flows.onsite import STEPS
 from flows.simulation.replay import replay
+from operators.steps import STEPS
 from state.person import codec
 from state.person.model import EventCounter, Person
 from state.playbook.compiled import Rules, compile_rules

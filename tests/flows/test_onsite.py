@@ -8,6 +8,7 @@ from bytewax.dataflow import Dataflow, Operator
 
 from domain.settings import Settings
 from flows import learning, onsite, outreach
+from operators.steps import STEPS
 from tests.harness.support import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -39,7 +40,7 @@ def test_building_a_flow_opens_nothing(flow: Callable[[Settings], Dataflow], tmp
 
 
 def test_operators_are_in_design_order() -> None:
-    names = [step.__module__.removeprefix("operators.") for step in onsite.STEPS]
+    names = [step.__module__.removeprefix("operators.") for step in STEPS]
     assert names == [
         "resolve_identity",
         "update_profile",

@@ -9,8 +9,8 @@ from connectors import metrics
 from domain import model as models
 from domain.model import Model, ModelQuality
 from domain.settings import Settings
-from flows.onsite import STEPS
 from flows.worker import Worker
+from operators.steps import STEPS
 
 
 @pytest.mark.parametrize(("at", "age"), [(0, 7.0), (40_000, 60.0)])

@@ -17,9 +17,9 @@ from domain.playbook.playbook import Playbook
 from domain.record import PUBLIC_STREAMS, NewRecord, partition_of
 from domain.settings import Settings
 from flows import backfill, playbook_reload
-from flows.onsite import STEPS
 from flows.playbook_reload import LivePlaybook
 from flows.simulation.replay import replay
+from operators.steps import STEPS
 from state.person import codec
 from state.playbook.compiled import Rules, compile_rules, rules_from_source
 from state.shard.reevaluation import PERSONS_PER_TICK

@@ -14,8 +14,8 @@ from domain import model as models
 from domain.action import Outcome
 from domain.model import Model
 from domain.record import OUTCOMES, PURCHASES, NewRecord, partition_of
-from flows.onsite import STEPS
 from flows.simulation import replay as replays
+from operators.steps import STEPS
 from state.membership.quintiles import Quintiles
 from state.person import codec
 from state.person.model import PopulationSnapshot

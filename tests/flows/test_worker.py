@@ -15,8 +15,8 @@ from domain.model import Model
 from domain.record import ACTIONS, MODELS, SHARD_INPUT_STREAMS, NewRecord
 from domain.settings import Settings
 from flows import bytewax, worker
-from flows.onsite import STEPS
 from flows.worker import MAX_RECORDS_PER_POLL, MAX_TIMER_SHARDS, Worker, now_ms
+from operators.steps import STEPS
 from state.person import codec
 from state.playbook.compiled import Rules
 from state.shard.backfill import BackfilledCounters

@@ -16,7 +16,7 @@ from connectors.playbook.folder import read_playbook
 from domain.action import cache_ready_key, preloaded_key, pubsub_channel
 from domain.event import decode, epoch_ms
 from domain.record import ALL_STREAMS, DEFAULT_PARTITIONS, Record, event_stream, partition_count, partition_of
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.person import codec
 from state.playbook.compiled import compile_rules
 from tests.harness.cluster import ShardCluster

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from domain.action import OutboxRow
 from domain.record import SHARD_MESSAGES, Record, partition_of
-from flows.onsite import STEPS
 from flows.simulation.virtual_time import InMemoryStore
+from operators.steps import STEPS
 from state.person import codec
 from state.person.model import Person
 from state.playbook.compiled import Rules

@@ -19,7 +19,7 @@ from tests.harness.support import ROOT
 PACKAGES = {
     "domain": "data types and rules; no I/O",
     "state": "stored state and how it merges",
-    "operators": "the steps of `flows/onsite.py`",
+    "operators": "the steps of a person, in the order of `steps.py`",
     "flows": "the dataflows",
     "connectors": "the outside systems",
 }

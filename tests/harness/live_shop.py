@@ -28,8 +28,8 @@ from domain.record import (
     event_stream,
 )
 from domain.settings import Settings
-from flows.onsite import STEPS
 from flows.worker import store_path
+from operators.steps import STEPS
 from state.playbook.compiled import Rules
 from state.shard.shard import Shard
 from state.store.sqlite import SqliteStore

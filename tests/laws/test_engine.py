@@ -20,9 +20,9 @@ from domain.action import decode_message as message
 from domain.action import decode_outcome as outcome
 from domain.playbook.playbook import Playbook
 from domain.record import ACTIONS, MESSAGES, OUTCOMES, Record, event_stream, partition_of
-from flows.onsite import STEPS
 from flows.simulation.reactions import ReactionSimulator
 from flows.simulation.virtual_time import ClusterSimulation, LiveModels, ScheduledRecord
+from operators.steps import STEPS
 from state.playbook.compiled import Rules, compile_rules
 from tests.harness.failing_cluster import PARTITION_COUNT, ClusterWithFailures
 from tests.harness.person import T0, PersonHarness

@@ -1,4 +1,4 @@
-"""The laws that hold for every verb of `flows/onsite.STEPS`, whichever they are, over happenings drawn at random.
+"""The laws that hold for every step in `operators.steps.STEPS`, over random inputs.
 
 Each verb is held where it stands: with the people, the news and the proposals that the verbs before it leave. It is
 applied twice, first to copies that come from the bytes of the store, then for good.
@@ -21,7 +21,7 @@ from benchmarks import data
 from connectors.playbook.folder import read_playbook
 from domain.action import Effect
 from domain.record import SHARD_MESSAGES, Record, event_stream
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.context import Input, InvalidEvent, StepContext, StepFunction
 from state.person import codec
 from state.person.model import Person

@@ -7,8 +7,8 @@ import pytest
 
 from domain import action
 from domain.action import CouponEvent, WorkflowProgress
-from flows.onsite import STEPS
 from operators.advance_workflows import ENDLESS_LOOP, MAX_STEPS_AT_ONCE, TOO_MANY_RUNS
+from operators.steps import STEPS
 from state.explain.explain import explain
 from state.person.model import MAX_RUNS
 from state.playbook.compiled import compile_rules

@@ -16,7 +16,7 @@ from connectors.playbook.folder import parse_playbook, read_playbook
 from domain.action import OutboxRow
 from domain.diagnostics import PlaybookError
 from domain.record import ACTIONS, DEFAULT_PARTITIONS, MESSAGES, PUBLIC_STREAMS, Record, partition_of
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.playbook.compiled import compile_rules
 from tests.harness.cluster import ShardCluster
 from tests.harness.person import T0, PersonHarness, make_playbook, summarize

@@ -9,7 +9,7 @@ from domain.action import Cancel, Preload, Send, Suppress
 from domain.action import decode_action as action_of
 from domain.playbook.playbook import Playbook
 from domain.record import DEFAULT_PARTITIONS, Record, partition_of
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.decisions.exposures import MAX_FILLED_SLOTS, already_filled
 from state.person.model import Coupon, Session
 from state.playbook.compiled import compile_rules

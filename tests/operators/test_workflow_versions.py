@@ -19,10 +19,10 @@ from domain.playbook.playbook import (
 )
 from domain.record import DEFAULT_PARTITIONS, Record, partition_of
 from domain.settings import Settings
-from flows.onsite import STEPS
 from flows.simulation.replay import replay
 from flows.worker import Worker
 from operators.advance_workflows import DUPLICATE_RUN, STEP_REMOVED, VERSION_EXPIRED, WORKFLOW_CHANGED
+from operators.steps import STEPS
 from state.context import TimerFired
 from state.membership.workflow_runs import end_run, merge_runs
 from state.merge import build_merge_response, merge_into

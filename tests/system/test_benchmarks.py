@@ -28,7 +28,7 @@ from benchmarks.run import BENCHES, FULL, QUICK
 from connectors.playbook.folder import read_playbook
 from domain import event as events
 from domain.action import pubsub_channel
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.playbook.compiled import compile_rules
 
 pytestmark = [pytest.mark.redis, pytest.mark.acceptance]

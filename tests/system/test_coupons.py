@@ -101,7 +101,7 @@ def plain_persons(store: SqliteStore, partition: int) -> dict[str, object]:
 
 def check_replay(instance: RunningInstance) -> None:
     """Check that a replay with the secret gives the same persons, code caches and pool allocators."""
-    from flows.onsite import STEPS
+    from operators.steps import STEPS
 
     store = instance.store()
     with instance.open_log() as log:

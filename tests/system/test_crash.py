@@ -198,7 +198,7 @@ def check_replay(instance: RunningInstance) -> dict[str, set[bytes]]:
 def replay_shards(instance: RunningInstance) -> dict[str, bytes]:
     """Replay the batch records; check that persons are equal byte for byte; return the effects by id."""
     from flows import backfill
-    from flows.onsite import STEPS
+    from operators.steps import STEPS
 
     store, decided = instance.store(), dict[str, bytes]()
     with instance.open_log() as log:

@@ -7,7 +7,7 @@ import pytest
 
 from domain.action import Explanation
 from domain.record import DEFAULT_PARTITIONS, partition_of
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.decisions.log import HISTORY_TTL, MAX_HISTORY, record_decision
 from state.explain.explain import (
     MAX_SHOWN_CAMPAIGNS,

@@ -17,8 +17,8 @@ from domain.playbook.condition import RFM_GROUPS
 from domain.playbook.playbook import Playbook
 from domain.playbook.shop import RFM_GROUP_BY_CELL, RfmSettings, Shop, rfm_group
 from domain.record import DEFAULT_PARTITIONS, OUTCOMES, Record
-from flows.onsite import STEPS
 from flows.simulation import replay as reruns
+from operators.steps import STEPS
 from state.context import TimerFired
 from state.explain.explain import explain
 from state.membership.quintiles import BIN_EDGES, DAY, Quintiles

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.action import SegmentChange, Send, ShardMessage
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.context import TimerFired
 from state.membership import static_segments
 from state.merge import build_merge_response, merge_into

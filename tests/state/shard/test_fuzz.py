@@ -17,8 +17,8 @@ from domain import action as messages
 from domain import record as rejects
 from domain.action import ShardMessage
 from domain.record import DEFAULT_PARTITIONS, PUBLIC_STREAMS, SHARD_MESSAGES, Record, event_stream, partition_of
-from flows.onsite import STEPS
 from operators.resolve_identity import MAX_LINKS
+from operators.steps import STEPS
 from state.coupons.leasing import code_cache_key
 from state.person import codec
 from state.person.model import MAX_FRAGMENTS, MAX_MESSAGES, MAX_PEERS, MAX_PENDING_SENDS

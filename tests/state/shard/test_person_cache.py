@@ -14,7 +14,7 @@ from connectors.playbook.folder import read_playbook
 from domain.action import CouponEvent, Effect, OutboxRow, SegmentChange, WorkflowProgress
 from domain.event import Track
 from domain.record import ACTIONS, DEFAULT_PARTITIONS, SHARD_MESSAGES, Record, event_stream, partition_of
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.context import Input, StepContext
 from state.person.model import Person
 from state.playbook.compiled import Rules, compile_rules

@@ -9,7 +9,7 @@ from domain.action import SegmentChange, Send, Suppress
 from domain.action import decode_action as action
 from domain.playbook.playbook import Playbook
 from domain.record import ACTIONS, DEFAULT_PARTITIONS, partition_of
-from flows.onsite import STEPS
+from operators.steps import STEPS
 from state.person import codec
 from state.playbook.compiled import Rules, compile_rules
 from state.shard.reevaluation import PERSONS_PER_TICK
